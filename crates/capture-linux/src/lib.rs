@@ -1,0 +1,1 @@
+//! eBPF programs on a cgroup, and their loader.

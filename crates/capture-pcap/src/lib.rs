@@ -1,0 +1,1 @@
+//! Replays a capture file through the reader of server names.

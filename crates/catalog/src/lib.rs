@@ -1,0 +1,1 @@
+//! The providers: host patterns, calibration constants, prices.

@@ -1,0 +1,3 @@
+//! The extension process.
+
+fn main() {}

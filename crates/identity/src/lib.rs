@@ -1,0 +1,1 @@
+//! The device's key, CSR, certificate and their store.

@@ -1,0 +1,1 @@
+//! Cumulative byte counts and time in, exchanges and token estimates out.

@@ -1,0 +1,1 @@
+//! Lock, privacy hours, mode and budget in; a verdict out.

@@ -1,0 +1,244 @@
+//! The local sockets: extension to agent, and command line to agent.
+//!
+//! A frame is a little-endian `u32` length and that many bytes of JSON. The extension
+//! connects to the agent's `extension.sock` and says [`FromExtension::Hello`]; the agent
+//! answers with [`ToExtension::Seed`], everything the extension must know, whatever went
+//! before. Each record has a number within the extension's run; the agent acknowledges
+//! after its spool has it, and the extension sends again what was not acknowledged when
+//! it connects anew. The spool remembers the highest number of a run, so that nothing
+//! counts twice.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Block, DeviceId, EventBody, Lock, Minute, UnixSeconds};
+
+/// Version of these messages; peers of another version are refused with a clear error.
+pub const VERSION: u32 = 1;
+/// Largest frame, in bytes.
+pub const FRAME_LIMIT: usize = 256 * 1024;
+/// Directory of the sockets.
+pub const RUN_DIRECTORY: &str = "/run/toktra";
+/// The extension's socket, readable by root and the agent's account.
+pub const EXTENSION_SOCKET: &str = "extension.sock";
+/// The command line's socket, open to every local user; peers' uids decide what they may ask.
+pub const CONTROL_SOCKET: &str = "agent.sock";
+
+/// What the extension says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromExtension {
+    /// First frame of a connection.
+    Hello {
+        /// [`VERSION`] of the sender.
+        version: u32,
+        /// Random identifier of this run of the extension.
+        run: uuid::Uuid,
+        /// Version of the extension's binary.
+        extension_version: String,
+    },
+    /// A record to spool.
+    Record(Record),
+    /// How the capture is doing; at connect, on change, and at least once a minute.
+    Health(Health),
+}
+
+/// A record to spool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// 1, 2, 3… within the run.
+    pub number: u64,
+    /// The minute in which it was made.
+    pub minute: Minute,
+    /// What happened.
+    pub body: EventBody,
+}
+
+/// How the capture is doing. Counts only, never a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// What could not be loaded or done, in words for an administrator.
+    pub degraded: Vec<String>,
+    /// Connections seen since the start of the run.
+    pub flows_seen: u64,
+    /// Of those, with a provider.
+    pub flows_metered: u64,
+    /// Of those, blocked or cut.
+    pub flows_blocked: u64,
+    /// Pieces of a hello that the kernel's buffer had no room for.
+    pub hellos_lost: u64,
+    /// Records that the extension had to drop because the agent was away too long.
+    pub records_dropped: u64,
+}
+
+/// What the agent says to the extension.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToExtension {
+    /// Everything the extension must know; sent at connect and at every change.
+    Seed(Seed),
+    /// The spool has every record of this run up to this number.
+    Acknowledged {
+        /// Number of the record.
+        number: u64,
+    },
+}
+
+/// Everything the extension must know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seed {
+    /// [`VERSION`] of the sender.
+    pub version: u32,
+    /// The highest record of this run that the spool has.
+    pub acknowledged: u64,
+    /// A lock, if one is in force.
+    pub lock: Option<Lock>,
+    /// A block, if one is in force.
+    pub block: Option<Block>,
+    /// When the block lapses, by the device's clock.
+    pub block_until: Option<UnixSeconds>,
+    /// Hosts that are never blocked and never metered: the backend's own.
+    pub own_hosts: Vec<String>,
+}
+
+/// What a command line asks of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// Everyone may.
+    Status,
+    /// Send what waits, now, and answer when it is acknowledged or has failed. Root only.
+    Flush,
+}
+
+/// What the agent answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Ask::Status`], and to [`Ask::Flush`] after it.
+    Status(Box<Status>),
+    /// Not done, and why.
+    Refused {
+        /// What to do next.
+        reason: String,
+    },
+}
+
+/// What is true of the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the agent.
+    pub agent_version: String,
+    /// `ToktraDomain` as configured.
+    pub domain: Option<String>,
+    /// The device's identifier, once enrolled.
+    pub device: Option<DeviceId>,
+    /// The organisation's name.
+    pub organisation: Option<String>,
+    /// The department's name.
+    pub department: Option<String>,
+    /// End of the certificate's validity.
+    pub certificate_until: Option<UnixSeconds>,
+    /// When the backend last acknowledged a batch.
+    pub last_flush: Option<UnixSeconds>,
+    /// Why the last attempt failed, if it did.
+    pub last_error: Option<String>,
+    /// Events on disk that the backend has not acknowledged.
+    pub events_waiting: u64,
+    /// Highest sequence number that the backend has acknowledged.
+    pub acknowledged: u64,
+    /// Events dropped by a limit since enrolment.
+    pub events_dropped: u64,
+    /// Version of the directive in force.
+    pub directive_version: Option<u64>,
+    /// When the backend made it.
+    pub directive_issued_at: Option<UnixSeconds>,
+    /// A lock in force.
+    pub lock: Option<Lock>,
+    /// A block in force.
+    pub block: Option<Block>,
+    /// Whether the extension is connected.
+    pub extension_connected: bool,
+    /// How the capture is doing.
+    pub health: Option<Health>,
+    /// What is not as it should be, in words.
+    pub degraded: Vec<String>,
+}
+
+/// Why bytes are not a frame.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The length exceeds [`FRAME_LIMIT`].
+    #[error("a frame of {0} bytes exceeds the limit of {FRAME_LIMIT}")]
+    TooLarge(usize),
+    /// The bytes are not the JSON of the message.
+    #[error("a frame is not the expected message")]
+    Json(#[source] serde_json::Error),
+}
+
+/// Puts a message into a frame.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message).map_err(FrameError::Json)?;
+    let length = frame.len() - 4;
+    if length > FRAME_LIMIT {
+        return Err(FrameError::TooLarge(length));
+    }
+    frame[..4].copy_from_slice(&(length as u32).to_le_bytes());
+    Ok(frame)
+}
+
+/// Takes frames apart, however they arrive. Holds at most one frame and what came with it.
+#[derive(Debug, Default)]
+pub struct Frames {
+    buffer: Vec<u8>,
+}
+
+impl Frames {
+    /// Adds what was read.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole message, if there is one. After an error the connection is of no more use.
+    pub fn next<T: for<'de> Deserialize<'de>>(&mut self) -> Result<Option<T>, FrameError> {
+        let Some(&prefix) = self.buffer.first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_le_bytes(prefix) as usize;
+        if length > FRAME_LIMIT {
+            return Err(FrameError::TooLarge(length));
+        }
+        let Some(json) = self.buffer.get(4..4 + length) else { return Ok(None) };
+        let message = serde_json::from_slice(json).map_err(FrameError::Json)?;
+        self.buffer.drain(..4 + length);
+        Ok(Some(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_out_whole_however_they_arrive() {
+        let frame = encode(&Ask::Status).unwrap();
+        let twice = [frame.clone(), frame].concat();
+        for cut in 0..twice.len() {
+            let mut frames = Frames::default();
+            let mut seen = 0;
+            for part in [&twice[..cut], &twice[cut..]] {
+                frames.push(part);
+                while let Some(ask) = frames.next::<Ask>().unwrap() {
+                    assert_eq!(ask, Ask::Status);
+                    seen += 1;
+                }
+            }
+            assert_eq!(seen, 2);
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_it_is_read() {
+        let mut frames = Frames::default();
+        frames.push(&u32::MAX.to_le_bytes());
+        assert!(matches!(frames.next::<Ask>(), Err(FrameError::TooLarge(_))));
+    }
+}

@@ -1,0 +1,1 @@
+//! A crash-safe queue of events on disk.

@@ -1,0 +1,1 @@
+//! The backend's database: migrations and portable SQL.
