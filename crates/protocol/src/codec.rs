@@ -40,7 +40,9 @@ pub struct Ack {
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
     /// More than [`COMPRESSED_LIMIT`] or [`DECOMPRESSED_LIMIT`] bytes, or [`EVENTS_LIMIT`] events.
-    #[error("the batch exceeds {COMPRESSED_LIMIT} bytes compressed, {DECOMPRESSED_LIMIT} bytes decompressed or {EVENTS_LIMIT} events; send fewer events at once")]
+    #[error(
+        "the batch exceeds {COMPRESSED_LIMIT} bytes compressed, {DECOMPRESSED_LIMIT} bytes decompressed or {EVENTS_LIMIT} events; send fewer events at once"
+    )]
     TooLarge,
     /// Not a zstd frame (RFC 8878).
     #[error("the body is not a zstd frame")]
@@ -100,7 +102,8 @@ fn decompress(body: &[u8]) -> Result<Vec<u8>, CodecError> {
     // A frame may ask for a window of its own choice; ours never needs more than the limit.
     decoder.window_log_max(21).map_err(CodecError::Zstd)?;
     let mut json = Vec::new();
-    let read = decoder.take(DECOMPRESSED_LIMIT as u64 + 1).read_to_end(&mut json).map_err(CodecError::Zstd)?;
+    let read =
+        decoder.take(DECOMPRESSED_LIMIT as u64 + 1).read_to_end(&mut json).map_err(CodecError::Zstd)?;
     if read > DECOMPRESSED_LIMIT {
         return Err(CodecError::TooLarge);
     }
@@ -147,7 +150,8 @@ mod tests {
     fn control_characters_and_long_texts_are_refused() {
         for place in ["a\nb".to_owned(), "x".repeat(300)] {
             let body = EventBody::Dropped(Dropped { events: 1, place });
-            let bytes = Batch { events: vec![Event { sequence: 1, minute: Minute(1), body }] }.encode().unwrap();
+            let bytes =
+                Batch { events: vec![Event { sequence: 1, minute: Minute(1), body }] }.encode().unwrap();
             assert!(matches!(Batch::decode(&bytes), Err(CodecError::Event(_))));
         }
     }

@@ -17,7 +17,7 @@ mod time;
 pub use codec::{Ack, Batch};
 pub use directive::{Block, BlockReason, Directive, Lock, SignedDirective};
 pub use domain::ToktraDomain;
-pub use event::{Event, EventBody, Estimate, NameSource, Usage};
+pub use event::{Estimate, Event, EventBody, NameSource, Usage};
 pub use problem::{Code, Problem};
 pub use time::{Minute, UnixSeconds};
 

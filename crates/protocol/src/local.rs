@@ -200,7 +200,7 @@ impl Frames {
     }
 
     /// The next whole message, if there is one. After an error the connection is of no more use.
-    pub fn next<T: for<'de> Deserialize<'de>>(&mut self) -> Result<Option<T>, FrameError> {
+    pub fn take<T: for<'de> Deserialize<'de>>(&mut self) -> Result<Option<T>, FrameError> {
         let Some(&prefix) = self.buffer.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(prefix) as usize;
         if length > FRAME_LIMIT {
@@ -226,7 +226,7 @@ mod tests {
             let mut seen = 0;
             for part in [&twice[..cut], &twice[cut..]] {
                 frames.push(part);
-                while let Some(ask) = frames.next::<Ask>().unwrap() {
+                while let Some(ask) = frames.take::<Ask>().unwrap() {
                     assert_eq!(ask, Ask::Status);
                     seen += 1;
                 }
@@ -239,6 +239,6 @@ mod tests {
     fn a_length_beyond_the_limit_is_refused_before_it_is_read() {
         let mut frames = Frames::default();
         frames.push(&u32::MAX.to_le_bytes());
-        assert!(matches!(frames.next::<Ask>(), Err(FrameError::TooLarge(_))));
+        assert!(matches!(frames.take::<Ask>(), Err(FrameError::TooLarge(_))));
     }
 }
