@@ -157,13 +157,13 @@ struct Cgroup {
 impl Cgroup {
     fn new(name: &str) -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts")?;
-        let root = mounts
+        let root: PathBuf = mounts
             .lines()
             .map(|line| line.split(' ').collect::<Vec<_>>())
             .find(|fields| fields.get(2) == Some(&"cgroup2"))
             .context("no cgroup v2 is mounted")?[1]
             .into();
-        let path = Path::join(&root, format!("{name}-{}", std::process::id()));
+        let path = root.join(format!("{name}-{}", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("cannot make {} (are you root?)", path.display()))?;
         Ok(Self { path, root })
     }
