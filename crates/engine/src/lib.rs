@@ -54,6 +54,22 @@ pub struct Counters {
     /// Requests begun: outbound bursts of at least 128 payload bytes after inbound ones.
     /// `None` where the platform cannot tell.
     pub turns: Option<u32>,
+    /// The counts when the first of those requests began: what the TLS handshake took.
+    /// `None` until then, or where the platform cannot tell.
+    pub handshake: Option<Handshake>,
+    /// How long payload has been coming in, in milliseconds: the sum of the gaps of less than
+    /// one second between inbound packets. Tells a stream from a reply that came at once.
+    /// `None` where the platform cannot tell.
+    pub inbound_active_ms: Option<u64>,
+}
+
+/// What the TLS handshake of a flow took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshake {
+    /// Payload bytes that left before the first request.
+    pub bytes_out: u64,
+    /// Payload bytes that had come when it began.
+    pub bytes_in: u64,
 }
 
 /// What a capture sees of a flow.
@@ -142,6 +158,13 @@ impl Engine {
 
     /// The records made since the last call.
     pub fn take_records(&mut self) -> Vec<Record> {
+        Vec::new()
+    }
+
+    /// Flows answered with [`Verdict::Ignore`] that turned out to be a provider's, since the
+    /// last call: those open before the capture, once another connection showed whose address
+    /// they go to. To be counted from now on.
+    pub fn take_found(&mut self) -> Vec<FlowId> {
         Vec::new()
     }
 
