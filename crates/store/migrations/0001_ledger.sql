@@ -12,6 +12,9 @@ CREATE TABLE departments (
     organisation_id TEXT NOT NULL REFERENCES organisations (id),
     name TEXT NOT NULL,
     created_at BIGINT NOT NULL,
+    block_reason TEXT, -- as in devices; a device that enrols into the department takes it over
+    block_message TEXT,
+    block_providers TEXT,
     UNIQUE (organisation_id, name)
 );
 
@@ -154,3 +157,11 @@ CREATE TABLE audit (
     subject TEXT NOT NULL,
     detail TEXT NOT NULL
 );
+
+-- One row, one number: grows with every administrative change, so that a running server
+-- that reads it a few times a second knows when to read its devices anew.
+CREATE TABLE changes (
+    id BIGINT PRIMARY KEY,
+    counter BIGINT NOT NULL
+);
+INSERT INTO changes (id, counter) VALUES (1, 0);

@@ -1,1 +1,124 @@
-//! The backend's database: migrations and portable SQL.
+//! The backend's database. Every SQL statement of Toktra is in this room.
+//!
+//! SQLite with a write-ahead log and `synchronous = FULL`: what was committed survives a
+//! crash of the process and of the machine. One connection writes, several read. The
+//! statements are portable (`$1` placeholders, `ON CONFLICT`), so that PostgreSQL can take
+//! the same text; what only SQLite knows is in this file alone.
+//!
+//! Invariants: a batch is booked by [`Ledger`] alone, many of them in one transaction, and
+//! its events and hourly sums become durable together or not at all. A token, a password
+//! or a session is stored as a hash only. Every administrative change writes an audit row
+//! in its own transaction.
+
+pub mod accounts;
+pub mod audit;
+pub mod devices;
+pub mod directory;
+pub mod enrolment;
+pub mod ledger;
+pub mod reports;
+
+mod booking;
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, SqlitePool, Transaction};
+
+pub use ledger::Ledger;
+
+/// Connections that only read.
+const READERS: u32 = 8;
+/// How long a statement waits for another process's transaction, for example a command's.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the database did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database failed.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// The migrations could not be applied.
+    #[error("the database could not be brought to this version's schema")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// There is no such row.
+    #[error("there is no {kind} `{name}`")]
+    NotFound {
+        /// What was looked for.
+        kind: &'static str,
+        /// By which name or identifier.
+        name: String,
+    },
+    /// There is such a row already.
+    #[error("there is a {kind} `{name}` already")]
+    Exists {
+        /// What was to be made.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A stored value cannot be read.
+    #[error("the database holds a value in `{0}` that cannot be read")]
+    Corrupt(&'static str),
+}
+
+/// An open database. Cloning shares the connections.
+#[derive(Clone, Debug)]
+pub struct Store {
+    reader: SqlitePool,
+    writer: SqlitePool,
+}
+
+impl Store {
+    /// Opens the file, makes it if it is missing, and brings it to this version's schema.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("wal_autocheckpoint", "4000")
+            .pragma("cache_size", "-32768");
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        sqlx::migrate!("./migrations").run(&writer).await?;
+        let reader =
+            SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
+        Ok(Self { reader, writer })
+    }
+
+    /// Connections that can only read; they never wait for the writer.
+    pub fn reader(&self) -> &SqlitePool {
+        &self.reader
+    }
+
+    /// Begins a transaction that may write. Waits for the one writing connection, then for
+    /// other processes, so that a transaction never fails halfway for want of the lock.
+    pub async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// The counter of administrative changes.
+    pub async fn changes(&self) -> Result<i64, StoreError> {
+        Ok(sqlx::query_scalar("SELECT counter FROM changes WHERE id = 1").fetch_one(&self.reader).await?)
+    }
+
+    /// Waits until what is under way is done, then closes every connection.
+    pub async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// Tells running servers to read their devices anew.
+async fn note_change(transaction: &mut Transaction<'static, Sqlite>) -> Result<(), StoreError> {
+    sqlx::query("UPDATE changes SET counter = counter + 1 WHERE id = 1").execute(&mut **transaction).await?;
+    Ok(())
+}
+
+/// Unsigned numbers are checked at the door to fit; this is the last resort.
+fn column(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,184 @@
+//! The ledger's one writer: an actor that books many devices' batches in one transaction.
+//!
+//! A commit costs a disk flush, some milliseconds, however much it holds; so while one
+//! transaction is flushed, batches gather in the queue and the next transaction takes them
+//! all. A batch is answered after the commit that holds it and never before.
+//!
+//! Limits: at most [`WAITING_EVENTS_LIMIT`] events wait (beyond that [`BookError::Busy`]),
+//! and a transaction takes at most [`GROUP_EVENTS`] or [`GROUP_BATCHES`].
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use toktra_protocol::{Ack, Batch, DeviceId, Estimate, UnixSeconds};
+
+use crate::{Store, StoreError, booking};
+
+/// Most events that wait for a transaction, over all devices.
+pub const WAITING_EVENTS_LIMIT: usize = 64 * 1024;
+/// Events after which a transaction takes no further batch.
+pub const GROUP_EVENTS: usize = 16 * 1024;
+/// Batches after which a transaction takes no further one.
+pub const GROUP_BATCHES: usize = 1024;
+/// Commands that wait in the actor's queue.
+const QUEUE: usize = 4096;
+
+/// Why a batch was not booked. Nothing of it was stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BookError {
+    /// Too much waits already; try again in a second.
+    #[error("the ledger's queue is full")]
+    Busy,
+    /// There is no such device.
+    #[error("the device is not known")]
+    UnknownDevice,
+    /// Its certificate was withdrawn.
+    #[error("the device was revoked")]
+    Revoked,
+    /// The batch starts beyond what the ledger has.
+    #[error("the batch starts at {first}, but the ledger has the device's events up to {acknowledged}")]
+    Gap {
+        /// First number of the batch.
+        first: u64,
+        /// Highest contiguous number stored.
+        acknowledged: u64,
+    },
+    /// The database failed; the log has the cause.
+    #[error("the database failed")]
+    Database,
+}
+
+/// What usage costs, in micro-dollars.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Of the lower bounds.
+    pub low_micros: u64,
+    /// Of the points.
+    pub point_micros: u64,
+    /// Of the upper bounds.
+    pub high_micros: u64,
+}
+
+/// Prices of services. The catalogue has the real ones.
+pub trait Tariff: Send + Sync {
+    /// What these tokens cost at that time; `None` where the service has no price.
+    fn cost(&self, service: &str, at: UnixSeconds, tokens_in: Estimate, tokens_out: Estimate)
+    -> Option<Cost>;
+}
+
+pub(crate) struct Entry {
+    pub device: DeviceId,
+    pub batch: Batch,
+    reply: oneshot::Sender<Result<Ack, BookError>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A device was heard of, without a batch.
+pub(crate) struct Sighting {
+    pub device: DeviceId,
+    pub directive_applied: Option<u64>,
+}
+
+enum Command {
+    Book(Entry),
+    Seen(Sighting),
+}
+
+/// A handle to the actor. It ends when every handle is gone and what waits is booked.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    commands: mpsc::Sender<Command>,
+    room: Arc<Semaphore>,
+}
+
+impl Ledger {
+    /// Starts the actor. `now` is its clock. Await the task at shutdown, after dropping
+    /// every handle.
+    pub fn start(
+        store: Store,
+        tariff: Box<dyn Tariff>,
+        now: impl Fn() -> UnixSeconds + Send + 'static,
+    ) -> (Self, JoinHandle<()>) {
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let task = tokio::spawn(run(store, tariff, now, queue));
+        (Self { commands, room: Arc::new(Semaphore::new(WAITING_EVENTS_LIMIT)) }, task)
+    }
+
+    /// Books a checked batch. Returns once it is durable.
+    pub async fn book(&self, device: DeviceId, batch: Batch) -> Result<Ack, BookError> {
+        let events = u32::try_from(batch.events.len()).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(events).map_err(|_| BookError::Busy)?;
+        let (reply, answer) = oneshot::channel();
+        let entry = Entry { device, batch, reply, _permit: room };
+        self.commands.try_send(Command::Book(entry)).map_err(|_| BookError::Busy)?;
+        answer.await.map_err(|_| BookError::Database)?
+    }
+
+    /// Notes that a device was heard of, at the next occasion; lost if the server stops.
+    pub fn seen(&self, device: DeviceId, directive_applied: Option<u64>) {
+        let _ = self.commands.try_send(Command::Seen(Sighting { device, directive_applied }));
+    }
+}
+
+async fn run(
+    store: Store,
+    tariff: Box<dyn Tariff>,
+    now: impl Fn() -> UnixSeconds,
+    mut queue: mpsc::Receiver<Command>,
+) {
+    while let Some(command) = queue.recv().await {
+        let mut entries = Vec::new();
+        let mut sightings = Vec::new();
+        let mut events = 0;
+        let mut next = Some(command);
+        while let Some(command) = next.take() {
+            match command {
+                Command::Book(entry) => {
+                    events += entry.batch.events.len();
+                    entries.push(entry);
+                }
+                Command::Seen(sighting) => sightings.push(sighting),
+            }
+            if events < GROUP_EVENTS && entries.len() + sightings.len() < GROUP_BATCHES {
+                next = queue.try_recv().ok();
+            }
+        }
+        book_group(&store, &*tariff, now(), entries, &sightings).await;
+    }
+}
+
+async fn book_group(
+    store: &Store,
+    tariff: &dyn Tariff,
+    now: UnixSeconds,
+    entries: Vec<Entry>,
+    sightings: &[Sighting],
+) {
+    let answers = match booked(store, tariff, now, &entries, sightings).await {
+        Ok(answers) => answers,
+        Err(error) => {
+            let cause = &error as &dyn std::error::Error;
+            tracing::error!(cause, batches = entries.len(), "A group of batches could not be booked.");
+            vec![Err(BookError::Database); entries.len()]
+        }
+    };
+    for (entry, answer) in entries.into_iter().zip(answers) {
+        // Whoever asked may have gone; the events are booked all the same.
+        let _ = entry.reply.send(answer);
+    }
+}
+
+async fn booked(
+    store: &Store,
+    tariff: &dyn Tariff,
+    now: UnixSeconds,
+    entries: &[Entry],
+    sightings: &[Sighting],
+) -> Result<Vec<Result<Ack, BookError>>, StoreError> {
+    let mut transaction = store.begin().await?;
+    let answers = booking::book(&mut transaction, tariff, now, entries).await?;
+    booking::note_sightings(&mut transaction, now, sightings).await?;
+    transaction.commit().await?;
+    Ok(answers)
+}
