@@ -1,1 +1,11 @@
-//! Provider simulator, fleet simulator, fault injector.
+//! Provider simulator, lab of network namespaces, and handles on the real processes: what
+//! the end-to-end tests and `make demo` share. Development only; nothing here ships.
+#![allow(clippy::print_stdout, reason = "the demo's screen is its purpose")]
+
+pub mod authority;
+pub mod lab;
+mod proxy;
+mod quic;
+pub mod reply;
+pub mod simulator;
+pub mod tally;
