@@ -1,0 +1,231 @@
+//! The compiled-in catalogue holds what it promises.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+use toktra_catalog::{Catalog, CatalogError, Kind, Pattern, Tokens, is_ech_public_name};
+
+const NOVEMBER_2026: u64 = 1_795_392_000;
+
+fn service_of(host: &str) -> Option<&'static str> {
+    Catalog::builtin().lookup(host).map(|service| service.id.as_str())
+}
+
+#[test]
+fn it_names_at_least_sixty_services_of_thirty_providers_each_with_a_source() {
+    let catalog = Catalog::builtin();
+    assert!(catalog.services().len() >= 60, "{}", catalog.services().len());
+    assert!(catalog.providers().len() >= 30, "{}", catalog.providers().len());
+    assert!(catalog.services().iter().all(|service| service.source.starts_with("https://")));
+}
+
+#[test]
+fn identifiers_are_unique_and_fit_their_columns() {
+    let catalog = Catalog::builtin();
+    let ids: Vec<&str> = catalog.services().iter().map(|service| service.id.as_str()).collect();
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
+    let providers: HashSet<&str> = catalog.providers().iter().map(|provider| provider.id.as_str()).collect();
+    assert_eq!(providers.len(), catalog.providers().len());
+    let plain = |id: &str| id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    assert!(ids.iter().chain(providers.iter()).all(|id| plain(id) && id.len() <= 64));
+}
+
+/// Fills every `*` with a word; the name must come back to its own service, so no pattern
+/// hides another by accident.
+#[test]
+fn every_pattern_leads_to_its_own_service() {
+    for service in Catalog::builtin().services() {
+        for host in service.hosts() {
+            for word in ["zz9", "us-east-1"] {
+                let name = host.replace("**", "a.zz9").replace('*', word);
+                assert_eq!(service_of(&name), Some(service.id.as_str()), "{name} by {host}");
+                assert_eq!(service_of(&name.to_ascii_uppercase()), Some(service.id.as_str()));
+                assert_eq!(service_of(&format!("{name}.")), Some(service.id.as_str()));
+            }
+        }
+    }
+}
+
+/// Where patterns of two services cover the same name, one of them must be the more literal
+/// at the first label, from the right, in which they differ.
+#[test]
+fn no_two_services_claim_a_name_with_equal_right() {
+    let patterns: Vec<(&str, &str)> = Catalog::builtin()
+        .services()
+        .iter()
+        .flat_map(|service| service.hosts().iter().map(|host| (service.id.as_str(), host.as_str())))
+        .collect();
+    for (index, (service, host)) in patterns.iter().enumerate() {
+        for (other_service, other) in &patterns[index + 1..] {
+            if service == other_service {
+                continue;
+            }
+            let differing = host.rsplit('.').zip(other.rsplit('.')).find(|(a, b)| a != b);
+            let Some((a, b)) = differing else { continue };
+            let both_wild = a.contains('*') && b.contains('*');
+            assert!(!both_wild || disjoint(a, b), "{host} and {other}");
+        }
+    }
+}
+
+fn disjoint(a: &str, b: &str) -> bool {
+    let parts = |label: &str| {
+        let (prefix, suffix) = label.split_once('*').unwrap();
+        (prefix.to_owned(), suffix.to_owned())
+    };
+    let ((a_prefix, a_suffix), (b_prefix, b_suffix)) = (parts(a), parts(b));
+    let clash = |x: &str, y: &str| x.starts_with(y) || y.starts_with(x);
+    let clash_end = |x: &str, y: &str| x.ends_with(y) || y.ends_with(x);
+    // Of two that overlap, a longer prefix and suffix is the more literal and wins.
+    !(clash(&a_prefix, &b_prefix) && clash_end(&a_suffix, &b_suffix)) || a.len() != b.len()
+}
+
+#[test]
+fn look_alikes_are_nobodys() {
+    for host in [
+        "api.openai.com.evil.example",
+        "notopenai.com",
+        "xapi.openai.com",
+        "api-openai.com",
+        "openai.com.",
+        "api.openai.co",
+        "api.openai.comm",
+        ".api.openai.com",
+        "api..openai.com",
+        "api.openai.com..",
+        "evilapi.anthropic.com",
+        "claude.ai.evil.example",
+        "notclaude.ai",
+        "openai.azure.com",
+        "x.y.openai.azure.com",
+        "aiplatform.googleapis.com.evil.example",
+        "-aiplatform.googleapis.com",
+        "bedrock-runtime.amazonaws.com",
+        "bedrock-runtime.us-east-1.amazonaws.com.evil.example",
+        "s3.us-east-1.amazonaws.com",
+        "www.google.com",
+        "storage.googleapis.com",
+        "github.com",
+        "localhost",
+        "com",
+        "",
+    ] {
+        assert_eq!(service_of(host), None, "{host}");
+    }
+}
+
+#[test]
+fn the_hosts_that_everyone_uses_are_known() {
+    for (host, service) in [
+        ("api.openai.com", "openai-api"),
+        ("api.openai.com.", "openai-api"),
+        ("API.OpenAI.com", "openai-api"),
+        ("eu.api.openai.com", "openai-api"),
+        ("chatgpt.com", "chatgpt"),
+        ("sora.chatgpt.com", "openai-sora"),
+        ("acme-prod.openai.azure.com", "azure-openai"),
+        ("acme.services.ai.azure.com", "azure-foundry"),
+        ("api.anthropic.com", "anthropic-api"),
+        ("claude.ai", "claude"),
+        ("generativelanguage.googleapis.com", "gemini-api"),
+        ("europe-west4-aiplatform.googleapis.com", "vertex-ai"),
+        ("bedrock-runtime.eu-central-1.amazonaws.com", "bedrock"),
+        ("bedrock-runtime-fips.us-gov-west-1.amazonaws.com", "bedrock"),
+        ("vpce-0a1b-2c3d.bedrock-runtime.us-east-1.vpce.amazonaws.com", "bedrock"),
+        ("proxy.individual.githubcopilot.com", "github-copilot"),
+        ("api2.cursor.sh", "cursor"),
+        ("us-asia.gcpp.cursor.sh", "cursor"),
+    ] {
+        assert_eq!(service_of(host), Some(service), "{host}");
+    }
+}
+
+#[test]
+fn the_outer_name_of_ech_is_no_providers() {
+    assert!(is_ech_public_name("cloudflare-ech.com") && is_ech_public_name("CLOUDFLARE-ECH.com."));
+    assert!(!is_ech_public_name("chatgpt.com"));
+    assert_eq!(service_of("cloudflare-ech.com"), None);
+}
+
+#[test]
+fn a_provider_with_prices_has_exactly_one_typical_model_now() {
+    let million = Tokens { low: 1_000_000, point: 1_000_000, high: 1_000_000 };
+    for provider in Catalog::builtin().providers().iter().filter(|provider| !provider.models().is_empty()) {
+        let typical = provider.models().iter().filter(|model| model.typical && model.valid_until.is_none());
+        assert_eq!(typical.count(), 1, "{}", provider.id);
+    }
+    let cost = Catalog::builtin().cost("openai-api", NOVEMBER_2026, million, million).unwrap();
+    assert!(
+        0 < cost.low_micros && cost.low_micros <= cost.point_micros && cost.point_micros <= cost.high_micros
+    );
+}
+
+#[test]
+fn chat_sites_and_unknown_services_are_unpriced() {
+    let some = Tokens { low: 1, point: 2, high: 3 };
+    for service in
+        Catalog::builtin().services().iter().filter(|s| matches!(s.kind, Kind::Chat | Kind::Assistant))
+    {
+        assert_eq!(Catalog::builtin().cost(&service.id, NOVEMBER_2026, some, some), None);
+    }
+    assert_eq!(Catalog::builtin().cost("no-such-service", NOVEMBER_2026, some, some), None);
+    assert_eq!(Catalog::builtin().cost("elevenlabs-api", NOVEMBER_2026, some, some), None);
+}
+
+#[test]
+fn the_fitted_constants_are_there() {
+    let constant = |service: &str| {
+        let catalog = Catalog::builtin();
+        let calibration = catalog.calibration(catalog.service(service).unwrap()).unwrap();
+        (calibration.bytes_per_token, calibration.residual_permille)
+    };
+    assert_eq!(constant("openai-api"), (328, 7));
+    assert_eq!(constant("azure-openai"), (441, 29));
+    assert_eq!(constant("xai-api"), (447, 20));
+    let by_id = |id: &str| {
+        let found =
+            Catalog::builtin().calibrations().iter().find(|calibration| calibration.id == id).unwrap();
+        (found.bytes_per_token, found.residual_permille)
+    };
+    assert_eq!(by_id("openrouter-deepseek-2025-03"), (334, 36));
+    assert_eq!(by_id("openrouter-claude-2025-03"), (158, 210));
+}
+
+#[test]
+fn files_that_contradict_themselves_are_refused() {
+    let service = |id: &str, host: &str| {
+        format!(
+            "[[provider.service]]\nid = \"{id}\"\nname = \"N\"\nkind = \"api\"\nhosts = [\"{host}\"]\nsource = \"https://a.example\"\n"
+        )
+    };
+    let head = "[[provider]]\nid = \"p\"\nname = \"P\"\n";
+    let read = |text: &str| Catalog::from_files([("test", text)]);
+    assert!(read(&format!("{head}{}", service("a", "api.a.example"))).is_ok());
+    let twice = format!("{head}{}{}", service("a", "api.a.example"), service("b", "api.a.example"));
+    assert!(matches!(read(&twice), Err(CatalogError::Twice(_))));
+    let same_id = format!("{head}{}{}", service("a", "api.a.example"), service("a", "api.b.example"));
+    assert!(matches!(read(&same_id), Err(CatalogError::Twice(_))));
+    assert!(matches!(read(&format!("{head}{}", service("a", "*.com"))), Err(CatalogError::Pattern { .. })));
+    let lost = format!("{head}{}calibration = \"none\"\n", service("a", "api.a.example"));
+    assert!(matches!(read(&lost), Err(CatalogError::NoCalibration { .. })));
+    assert!(matches!(read("x"), Err(CatalogError::Toml { .. })));
+    assert!(matches!(read(&format!("{head}{head}")), Err(CatalogError::Twice(_))));
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_put_around_a_known_name_makes_it_another(prefix in "[a-z0-9-]{1,8}", suffix in "[a-z0-9-]{1,8}") {
+        for host in ["api.openai.com", "api.anthropic.com", "claude.ai"] {
+            prop_assert_eq!(service_of(&format!("{host}.{suffix}")), None);
+            prop_assert_eq!(service_of(&format!("{prefix}{host}")), None);
+            prop_assert_eq!(service_of(&format!("{host}{suffix}")), None);
+        }
+    }
+
+    #[test]
+    fn no_name_makes_a_look_up_panic(name in any::<String>(), tail in "[a-z.*-]{0,40}") {
+        let _ = service_of(&name);
+        let _ = service_of(&format!("{name}.{tail}.amazonaws.com"));
+        let _ = Pattern::parse(&tail);
+    }
+}
