@@ -1,1 +1,165 @@
-//! Lock, privacy hours, mode and budget in; a verdict out.
+//! Lock, privacy hours, mode and budget in; a decision out.
+//!
+//! The order of precedence is [`PRECEDENCE`], one table, and nothing else decides. Of its
+//! rows the own hosts, the lock and the block have inputs today; privacy hours and personal
+//! mode take their places between them when their inputs exist.
+//!
+//! Invariants: no clock is read; a block lapses by itself when its time is over (fail open),
+//! a lock holds until it is lifted (fail closed); the backend's own hosts are never blocked
+//! and never metered.
+
+use toktra_protocol::{Block, BlockReason, Lock, UnixSeconds};
+
+/// What is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// An administrator's lock.
+    pub lock: Option<Lock>,
+    /// A block.
+    pub block: Option<Block>,
+    /// When the block lapses; `None` is never.
+    pub block_until: Option<UnixSeconds>,
+    /// Hosts that are never blocked and never metered.
+    pub own_hosts: Vec<String>,
+}
+
+/// What is to be decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Situation<'a> {
+    /// The wall clock.
+    pub now: UnixSeconds,
+    /// The server name.
+    pub host: &'a str,
+    /// The provider's identifier in the catalogue.
+    pub provider: &'a str,
+}
+
+/// What to do with a connection to a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Let it through and count it.
+    Meter,
+    /// Let it through and leave no trace.
+    Pass,
+    /// Refuse it, or cut it.
+    Block(BlockReason),
+}
+
+/// A row of [`PRECEDENCE`]: its decision, if it has one.
+type Rule = fn(&Policy, &Situation<'_>) -> Option<Decision>;
+
+/// Who decides first. The last row always does.
+const PRECEDENCE: &[Rule] = &[own_host, lock, block, meter];
+
+impl Policy {
+    /// What to do with a connection to a provider.
+    pub fn decide(&self, situation: &Situation<'_>) -> Decision {
+        PRECEDENCE.iter().find_map(|rule| rule(self, situation)).unwrap_or(Decision::Meter)
+    }
+
+    /// Whether anything could be blocked now.
+    pub fn is_blocking(&self, now: UnixSeconds) -> bool {
+        self.lock.is_some() || self.block_in_force(now).is_some()
+    }
+
+    /// Whether a host is one of the backend's own.
+    pub fn is_own(&self, host: &str) -> bool {
+        let plain = |host: &str| host.len() - usize::from(host.ends_with('.'));
+        let host = &host[..plain(host)];
+        self.own_hosts.iter().any(|own| own[..plain(own)].eq_ignore_ascii_case(host))
+    }
+
+    fn block_in_force(&self, now: UnixSeconds) -> Option<&Block> {
+        self.block.as_ref().filter(|_| self.block_until.is_none_or(|until| now < until))
+    }
+}
+
+fn own_host(policy: &Policy, situation: &Situation<'_>) -> Option<Decision> {
+    policy.is_own(situation.host).then_some(Decision::Pass)
+}
+
+fn lock(policy: &Policy, _: &Situation<'_>) -> Option<Decision> {
+    policy.lock.as_ref().map(|_| Decision::Block(BlockReason::Lock))
+}
+
+fn block(policy: &Policy, situation: &Situation<'_>) -> Option<Decision> {
+    let block = policy.block_in_force(situation.now)?;
+    let concerned = block.providers.is_empty() || block.providers.iter().any(|id| id == situation.provider);
+    concerned.then_some(Decision::Block(block.reason))
+}
+
+fn meter(_: &Policy, _: &Situation<'_>) -> Option<Decision> {
+    Some(Decision::Meter)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const UNTIL: UnixSeconds = UnixSeconds(1000);
+
+    fn policy(lock: bool, providers: Option<&[&str]>) -> Policy {
+        Policy {
+            lock: lock.then(|| Lock { message: "locked".into() }),
+            block: providers.map(|providers| Block {
+                reason: BlockReason::Budget,
+                message: "over budget".into(),
+                providers: providers.iter().map(|id| (*id).to_owned()).collect(),
+            }),
+            block_until: Some(UNTIL),
+            own_hosts: vec!["ingest.acme.example".into()],
+        }
+    }
+
+    fn decide(policy: &Policy, now: u64, host: &str) -> Decision {
+        policy.decide(&Situation { now: UnixSeconds(now), host, provider: "openai" })
+    }
+
+    #[test]
+    fn the_table_holds() {
+        let budget = Decision::Block(BlockReason::Budget);
+        let lock = Decision::Block(BlockReason::Lock);
+        for (locked, providers, now, host, decision) in [
+            (false, None, 0, "api.openai.com", Decision::Meter),
+            (false, Some(&[][..]), 999, "api.openai.com", budget),
+            (false, Some(&["openai"]), 999, "api.openai.com", budget),
+            (false, Some(&["anthropic"]), 999, "api.openai.com", Decision::Meter),
+            (false, Some(&[]), 1000, "api.openai.com", Decision::Meter),
+            (true, Some(&[]), 999, "api.openai.com", lock),
+            (true, None, u64::MAX, "api.openai.com", lock),
+            (true, Some(&[]), 999, "Ingest.acme.example.", Decision::Pass),
+            (false, None, 0, "ingest.acme.example", Decision::Pass),
+        ] {
+            assert_eq!(
+                decide(&policy(locked, providers), now, host),
+                decision,
+                "{locked} {providers:?} {now} {host}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lapsed_block_is_no_longer_blocking_and_a_lock_always_is() {
+        assert!(policy(false, Some(&[])).is_blocking(UnixSeconds(999)));
+        assert!(!policy(false, Some(&[])).is_blocking(UNTIL));
+        assert!(policy(true, None).is_blocking(UnixSeconds(u64::MAX)));
+        assert!(!Policy::default().is_blocking(UnixSeconds(0)));
+    }
+
+    proptest! {
+        #[test]
+        fn own_hosts_are_never_blocked(locked: bool, blocked: bool, now: u64) {
+            let providers: Option<&[&str]> = blocked.then_some(&[]);
+            prop_assert_eq!(decide(&policy(locked, providers), now, "ingest.acme.example"), Decision::Pass);
+        }
+
+        #[test]
+        fn no_host_makes_it_panic(host in any::<String>(), own in any::<String>()) {
+            let mut policy = policy(false, None);
+            policy.own_hosts = vec![own];
+            decide(&policy, 0, &host);
+        }
+    }
+}
