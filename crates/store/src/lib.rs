@@ -15,6 +15,7 @@ pub mod audit;
 pub mod devices;
 pub mod directory;
 pub mod enrolment;
+pub mod events;
 pub mod ledger;
 pub mod reports;
 
