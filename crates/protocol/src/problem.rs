@@ -20,6 +20,9 @@ pub struct Problem {
     pub code: Code,
     /// What happened here and what to do next. Never holds a secret.
     pub detail: String,
+    /// With [`Code::BatchOrder`]: the highest contiguous number that is stored, where the device goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<u64>,
 }
 
 impl Problem {
@@ -31,7 +34,13 @@ impl Problem {
             status: code.status(),
             code,
             detail: detail.into(),
+            acknowledged: None,
         }
+    }
+
+    /// The same, telling a device where to go on.
+    pub fn with_acknowledged(self, acknowledged: u64) -> Self {
+        Self { acknowledged: Some(acknowledged), ..self }
     }
 }
 
