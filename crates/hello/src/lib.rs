@@ -1,9 +1,27 @@
 //! Outbound bytes in, TLS server name out.
+//!
+//! A sans-I/O core: [`read_stream`] and [`Stream`] read what a client sends over TCP, [`QuicFlow`] what it sends
+//! over UDP. All three give an [`Answer`]. Invariants: no input panics; at most [`LIMIT`] bytes are looked at; a
+//! name is given only by a ClientHello that is whole (and, in QUIC, authentic); a name that arrives whole is
+//! borrowed from the input.
 #![no_std]
+#![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod assembly;
+mod client_hello;
+mod prelude;
+mod quic;
+mod record;
+mod server_name;
+mod sslv2;
+mod stream;
+
 use alloc::borrow::Cow;
+
+pub use quic::QuicFlow;
+pub use stream::{Stream, read_stream};
 
 /// The reader gives up after this many bytes of a client's stream (or of a QUIC CRYPTO stream).
 pub const LIMIT: usize = 16 * 1024;
@@ -63,44 +81,4 @@ pub enum Reason {
     Malformed,
     /// More than [`LIMIT`] bytes.
     TooLong,
-}
-
-/// Reads the start of a client's stream, given from its first byte on.
-pub fn read_stream(prefix: &[u8]) -> Answer<'_> {
-    let _ = prefix;
-    Answer::NeedMore
-}
-
-/// A client's stream whose pieces may come in any order, overlap and repeat.
-#[derive(Debug, Default)]
-pub struct Stream {}
-
-impl Stream {
-    /// An empty stream.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds bytes at a position counted from the stream's first byte.
-    pub fn push<'a>(&'a mut self, position: u64, bytes: &'a [u8]) -> Answer<'a> {
-        let _ = (position, bytes);
-        Answer::NeedMore
-    }
-}
-
-/// The client's datagrams on one UDP flow, which may carry several QUIC connections.
-#[derive(Debug, Default)]
-pub struct QuicFlow {}
-
-impl QuicFlow {
-    /// A flow of which nothing was seen.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a datagram; the answer is about the connection that it belongs to.
-    pub fn push<'a>(&'a mut self, datagram: &'a [u8]) -> Answer<'a> {
-        let _ = datagram;
-        Answer::NeedMore
-    }
 }

@@ -1,0 +1,67 @@
+//! Keys of a client's Initial packets (RFC 9001, 5), which follow from the first destination connection
+//! identifier and are no secret.
+//!
+//! Invariant: a packet is opened only if its authentication tag is right.
+
+use aes::Aes128;
+use aes::cipher::{BlockEncrypt, KeyInit};
+use aes_gcm::{AeadInPlace, Aes128Gcm};
+use core::ops::Range;
+
+use super::packet::Long;
+use super::sha256::Mac;
+use super::version::Version;
+
+const TAG: usize = 16;
+const SAMPLE: usize = 16;
+/// Header protection samples as if the packet number had four bytes (RFC 9001, 5.4.2).
+const SAMPLE_OFFSET: usize = 4;
+
+/// The keys of one connection.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    key: [u8; 16],
+    iv: [u8; 12],
+    hp: [u8; 16],
+}
+
+impl Keys {
+    /// Derives them from the destination identifier of the client's first packet.
+    pub(super) fn derive(version: &Version, destination_id: &[u8]) -> Self {
+        let initial_secret = Mac::new(&version.salt.mac.of(destination_id));
+        let client_secret = Mac::new(&initial_secret.expand_label::<32>(b"client in"));
+        Self {
+            key: client_secret.expand_label(version.key_label),
+            iv: client_secret.expand_label(version.iv_label),
+            hp: client_secret.expand_label(version.hp_label),
+        }
+    }
+
+    /// Opens a packet into `scratch`; where its frames lie there, or `None` if these are not its keys.
+    pub(super) fn open(&self, packet: &Long<'_>, scratch: &mut alloc::vec::Vec<u8>) -> Option<Range<usize>> {
+        let number_at = packet.number_at;
+        let sample = packet.bytes.get(number_at + SAMPLE_OFFSET..)?.first_chunk::<SAMPLE>()?;
+        let mut mask = (*sample).into();
+        Aes128::new(&self.hp.into()).encrypt_block(&mut mask);
+
+        scratch.clear();
+        scratch.extend_from_slice(packet.bytes);
+        let first = scratch.first_mut()?;
+        *first ^= mask[0] & 0x0f;
+        let number_length = usize::from(*first & 3) + 1;
+        let mut nonce = self.iv;
+        for offset in 0..number_length {
+            let byte = scratch.get_mut(number_at + offset)?;
+            *byte ^= mask[1 + offset];
+            nonce[12 - number_length + offset] ^= *byte;
+        }
+
+        let frames_at = number_at + number_length;
+        let tag_at = scratch.len().checked_sub(TAG).filter(|at| *at >= frames_at)?;
+        let (header, protected) = scratch.split_at_mut(frames_at);
+        let (frames, tag) = protected.split_at_mut(tag_at - frames_at);
+        let cipher = Aes128Gcm::new(&self.key.into());
+        cipher.decrypt_in_place_detached(&nonce.into(), header, frames, (&*tag).into()).ok()?;
+        Some(frames_at..tag_at)
+    }
+}

@@ -1,0 +1,11 @@
+//! What the reader does with whole streams and datagrams.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod quic;
+mod support;
+mod tcp;
