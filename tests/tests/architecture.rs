@@ -1,0 +1,155 @@
+//! The "Never" rules of `ARCHITECTURE.md`, checked against what cargo resolves and what the
+//! sources say. Only dependencies that ship count: dev-dependencies are free.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+const CORES: [&str; 6] =
+    ["toktra-hello", "toktra-catalog", "toktra-meter", "toktra-policy", "toktra-engine", "toktra-protocol"];
+const ADAPTERS: [&str; 2] = ["toktra-capture-linux", "toktra-capture-pcap"];
+const RUNTIMES: [&str; 5] = ["tokio", "sqlx", "hyper", "axum", "rustls"];
+
+/// What each package of the tree depends on when it is built to ship, directly.
+struct Tree {
+    direct: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Tree {
+    fn resolved() -> Self {
+        let output = Command::new(env!("CARGO"))
+            .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+            .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
+            .current_dir(root())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let names: BTreeMap<&str, &str> = metadata["packages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|package| (package["id"].as_str().unwrap(), package["name"].as_str().unwrap()))
+            .collect();
+        let mut direct: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for node in metadata["resolve"]["nodes"].as_array().unwrap() {
+            let entry = direct.entry(names[node["id"].as_str().unwrap()].to_owned()).or_default();
+            for dependency in node["deps"].as_array().unwrap() {
+                let ships = |kind: &Value| kind["kind"].is_null();
+                if dependency["dep_kinds"].as_array().unwrap().iter().any(ships) {
+                    entry.insert(names[dependency["pkg"].as_str().unwrap()].to_owned());
+                }
+            }
+        }
+        Self { direct }
+    }
+
+    fn all_of(&self, package: &str) -> BTreeSet<String> {
+        assert!(self.direct.contains_key(package), "there is no package {package}");
+        let (mut seen, mut open) = (BTreeSet::new(), vec![package]);
+        while let Some(one) = open.pop() {
+            for next in self.direct.get(one).into_iter().flatten() {
+                if seen.insert(next.clone()) {
+                    open.push(next);
+                }
+            }
+        }
+        seen
+    }
+
+    fn assert_free_of(&self, package: &str, banned: &[&str]) {
+        let found: Vec<String> =
+            self.all_of(package).into_iter().filter(|one| banned.contains(&one.as_str())).collect();
+        assert!(found.is_empty(), "{package} must never depend on {found:?}: see ARCHITECTURE.md");
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Every Rust source below `crates/`, `tests/` and `benches/`, without build output.
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut open: Vec<PathBuf> = ["crates", "tests", "benches"].map(|folder| root().join(folder)).into();
+    let mut found = Vec::new();
+    while let Some(place) = open.pop() {
+        if place.is_dir() {
+            open.extend(fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()));
+        } else if place.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&place).unwrap();
+            found.push((place.strip_prefix(root()).unwrap().to_owned(), text));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_core_depends_on_no_adapter_no_runtime_and_no_database() {
+    let tree = Tree::resolved();
+    for core in CORES {
+        tree.assert_free_of(core, &ADAPTERS);
+        tree.assert_free_of(core, &RUNTIMES);
+    }
+}
+
+#[test]
+fn a_core_reads_no_clock_and_starts_no_thread() {
+    let banned = ["Instant::now(", "SystemTime::now(", "thread::spawn(", "std::net::Tcp", "std::fs::"];
+    for (path, text) in sources() {
+        let is_core = CORES.iter().any(|core| {
+            path.starts_with(Path::new("crates").join(core.trim_start_matches("toktra-")).join("src"))
+        });
+        let shipped = text.split("#[cfg(test)]").next().unwrap();
+        for word in banned.iter().filter(|_| is_core) {
+            assert!(!shipped.contains(word), "{} uses {word}: time comes in as an argument", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_extension_has_no_key_no_spool_no_tls_and_no_runtime() {
+    let tree = Tree::resolved();
+    tree.assert_free_of(
+        "toktra-extension",
+        &["toktra-identity", "toktra-spool", "toktra-store", "toktra-pki"],
+    );
+    tree.assert_free_of("toktra-extension", &["rustls", "tokio-rustls", "hyper", "tokio", "ring", "rcgen"]);
+}
+
+#[test]
+fn the_agent_sees_no_packet() {
+    let tree = Tree::resolved();
+    tree.assert_free_of("toktra-agent", &ADAPTERS);
+    tree.assert_free_of("toktra-agent", &["aya", "toktra-engine", "toktra-hello", "toktra-store"]);
+}
+
+#[test]
+fn sql_stays_in_the_store() {
+    let tree = Tree::resolved();
+    for (package, dependencies) in &tree.direct {
+        if package.starts_with("toktra-") && package != "toktra-store" {
+            assert!(!dependencies.contains("sqlx"), "{package} depends on sqlx: SQL lives in toktra-store");
+        }
+    }
+}
+
+#[test]
+fn nothing_that_ships_depends_on_the_testkit() {
+    let tree = Tree::resolved();
+    for package in ["toktra-agent", "toktra-extension", "toktra-server"] {
+        tree.assert_free_of(package, &["toktra-testkit", "toktra-tests", "toktra-benches"]);
+    }
+}
+
+#[test]
+fn only_the_capture_adapter_lifts_the_ban_on_unsafe() {
+    for (path, text) in sources() {
+        let lifts = ["allow", "expect"].iter().any(|word| text.contains(&format!("({word}(unsafe_code")))
+            || ["allow", "expect"].iter().any(|word| text.contains(&format!("[{word}(unsafe_code")));
+        let may = path.starts_with("crates/capture-linux") || path.ends_with("architecture.rs");
+        assert!(may || !lifts, "{} lifts the ban on unsafe", path.display());
+    }
+}
