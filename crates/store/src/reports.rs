@@ -427,7 +427,8 @@ mod tests {
             house.write("INSERT INTO organisations VALUES ($1, $1, 0)", &[organisation]).await;
             house
                 .write(
-                    "INSERT INTO departments VALUES ($2, $1, 'Dept ' || $2, 0)",
+                    "INSERT INTO departments (id, organisation_id, name, created_at)
+                     VALUES ($2, $1, 'Dept ' || $2, 0)",
                     &[organisation, department],
                 )
                 .await;
@@ -526,8 +527,8 @@ mod tests {
         let names = |shares: Vec<Share>| shares.into_iter().map(|share| share.name).collect::<Vec<_>>();
         let departments = names(by_department(&house.store, "o1", hours).await.expect("departments"));
         assert_eq!(departments, [Some("Dept g1".to_owned()), None]);
-        let devices = names(by_device(&house.store, "o1", hours).await.expect("devices"));
-        assert_eq!(devices, [Some("host-d1".to_owned()), None]);
+        let hosts = names(by_device(&house.store, "o1", hours).await.expect("devices"));
+        assert_eq!(hosts, [Some("host-d1".to_owned()), None]);
         let listed = devices(&house.store, "o1", 0).await.expect("list");
         assert_eq!(listed.iter().map(|device| device.id.as_str()).collect::<Vec<_>>(), ["d1"]);
         assert_eq!(fleet(&house.store, "o1", 0).await.expect("fleet").devices, 1);
