@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
+use base64::Engine as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -39,11 +40,12 @@ impl Authority {
         self.root.pem()
     }
 
-    /// SubjectPublicKeyInfo of every leaf, DER: what Chromium's
-    /// `--ignore-certificate-errors-spki-list` takes the SHA-256 of.
-    pub fn leaf_public_key(&self) -> Vec<u8> {
+    /// SHA-256 of every leaf's SubjectPublicKeyInfo, base64: what Chromium's
+    /// `--ignore-certificate-errors-spki-list` takes.
+    pub fn leaf_key_hash(&self) -> String {
         use rcgen::PublicKeyData as _;
-        self.leaf_key.subject_public_key_info()
+        let info = self.leaf_key.subject_public_key_info();
+        base64::engine::general_purpose::STANDARD.encode(ring::digest::digest(&ring::digest::SHA256, &info))
     }
 
     fn leaf(&self, name: &str) -> anyhow::Result<Arc<CertifiedKey>> {

@@ -98,6 +98,11 @@ impl Lab {
         &self.directory
     }
 
+    /// A directory in it for what clients write themselves.
+    pub fn client_directory(&self) -> PathBuf {
+        self.directory.join("clients")
+    }
+
     /// The cgroup in which clients run: what the extension is to watch.
     pub fn client_cgroup(&self) -> PathBuf {
         self.cgroup.join("clients")
@@ -126,7 +131,7 @@ impl Lab {
         for name in ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
             command.env(name, &ca);
         }
-        command.env("HOME", &self.directory);
+        command.env("HOME", self.client_directory());
         command
     }
 
@@ -151,7 +156,7 @@ impl Lab {
         for group in ["clients", "services"] {
             fs::create_dir_all(self.cgroup.join(group)).context("make the lab's cgroup")?;
         }
-        fs::create_dir_all(&self.directory)?;
+        fs::create_dir_all(self.client_directory())?;
         fs::write(self.root_certificate(), self.authority.root_pem())?;
         let (client, server) = (self.namespace("c"), self.namespace("s"));
         let etc = Path::new("/etc/netns").join(&client);

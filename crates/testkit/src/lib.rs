@@ -1,9 +1,9 @@
 //! Provider simulator, lab of network namespaces, and handles on the real processes: what
 //! the end-to-end tests and `make demo` share. Development only; nothing here ships.
-#![allow(clippy::print_stdout, reason = "the demo's screen is its purpose")]
 
 pub mod authority;
 pub mod lab;
+pub mod process;
 mod proxy;
 mod quic;
 pub mod reply;
