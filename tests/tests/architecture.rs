@@ -1,6 +1,8 @@
 //! The "Never" rules of `ARCHITECTURE.md`, checked against what cargo resolves and what the
 //! sources say. Only dependencies that ship count: dev-dependencies are free.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
