@@ -69,9 +69,9 @@ fn no_two_services_claim_a_name_with_equal_right() {
 }
 
 fn disjoint(a: &str, b: &str) -> bool {
-    let parts = |label: &str| {
-        let (prefix, suffix) = label.split_once('*').unwrap();
-        (prefix.to_owned(), suffix.to_owned())
+    let parts = |label: &str| match label.split_once('*') {
+        Some((prefix, suffix)) => (prefix.to_owned(), suffix.to_owned()),
+        None => (label.to_owned(), String::new()),
     };
     let ((a_prefix, a_suffix), (b_prefix, b_suffix)) = (parts(a), parts(b));
     let clash = |x: &str, y: &str| x.starts_with(y) || y.starts_with(x);
