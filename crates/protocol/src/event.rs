@@ -118,6 +118,8 @@ pub enum NameSource {
     Asked,
     /// The target of a proxy prelude, where the hello had no name.
     Proxy,
+    /// Learned from another connection to the same address: the connection is older than the capture.
+    Address,
 }
 
 /// A point with an interval, in tokens. `low <= point <= high`.
