@@ -63,7 +63,7 @@ impl<'a> Outcome<'a> {
         match answer {
             Answer::NeedMore => None,
             Answer::Name { name, ech, prelude } => Some(Self::Name { name, ech, prelude }),
-            Answer::NoName { reason, ech } => Some(Self::NoName { reason, ech }),
+            Answer::NoName { reason, ech, .. } => Some(Self::NoName { reason, ech }),
             Answer::NotTls => Some(Self::NotTls),
         }
     }

@@ -46,14 +46,16 @@ pub(crate) fn extent(head: &[u8]) -> Extent {
 #[inline]
 pub(crate) fn read(body: &[u8], prelude: Prelude) -> Answer<'_> {
     let Some(hello) = ClientHello::parse(body) else {
-        return Answer::NoName { reason: Reason::Malformed, ech: false };
+        return Answer::no_name(Reason::Malformed);
     };
     let ech = hello.ech;
     match hello.host_name {
-        None => Answer::NoName { reason: Reason::NoExtension, ech },
+        None => Answer::NoName { reason: Reason::NoExtension, ech, refused: None },
         Some(bytes) => match server_name::parse(bytes) {
             Ok(name) => Answer::Name { name: Cow::Borrowed(name), ech, prelude },
-            Err(reason) => Answer::NoName { reason, ech },
+            Err(reason) => {
+                Answer::NoName { reason, ech, refused: server_name::printable(bytes).map(Cow::Borrowed) }
+            }
         },
     }
 }

@@ -15,7 +15,6 @@ mod prelude;
 mod quic;
 mod record;
 mod server_name;
-mod sslv2;
 mod stream;
 
 use alloc::borrow::Cow;
@@ -46,9 +45,32 @@ pub enum Answer<'a> {
         reason: Reason,
         /// An encrypted_client_hello extension is present.
         ech: bool,
+        /// What was sent as [`Reason::IpLiteral`] or [`Reason::InvalidName`], if it is printable ASCII: to be shown
+        /// to who asked for a capture to be read, never to be matched.
+        refused: Option<Cow<'a, str>>,
     },
     /// Not TLS (or, for a datagram, not QUIC).
     NotTls,
+}
+
+impl Answer<'_> {
+    /// No name, for a reason that the hello's structure gives.
+    pub(crate) const fn no_name(reason: Reason) -> Self {
+        Self::NoName { reason, ech: false, refused: None }
+    }
+
+    /// The same answer, which borrows nothing.
+    pub fn into_owned(self) -> Answer<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        match self {
+            Answer::NeedMore => Answer::NeedMore,
+            Answer::Name { name, ech, prelude } => Answer::Name { name: owned(name), ech, prelude },
+            Answer::NoName { reason, ech, refused } => {
+                Answer::NoName { reason, ech, refused: refused.map(owned) }
+            }
+            Answer::NotTls => Answer::NotTls,
+        }
+    }
 }
 
 /// What came before the hello.

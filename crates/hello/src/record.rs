@@ -3,7 +3,6 @@
 //! Invariants: a decision never changes when more bytes come; a record is walked once, however
 //! small the steps in which the stream grows; nothing is copied unless the hello spans records.
 
-use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use crate::client_hello::{self, Extent};
@@ -54,7 +53,7 @@ impl Records {
                 Extent::Partial => usize::MAX,
                 Extent::Message(end) => end,
                 Extent::Other => return Answer::NotTls,
-                Extent::TooLong => return Answer::NoName { reason: Reason::TooLong, ech: false },
+                Extent::TooLong => return Answer::no_name(Reason::TooLong),
             };
             if self.gathered + content.len() >= end {
                 return match content.get(client_hello::HEADER..end) {
@@ -84,11 +83,7 @@ impl Records {
 
     /// What a wrong record says: before the hello began there is none, within it the hello is broken.
     fn broken(&self) -> Answer<'static> {
-        if self.gathered == 0 {
-            Answer::NotTls
-        } else {
-            Answer::NoName { reason: Reason::Malformed, ech: false }
-        }
+        if self.gathered == 0 { Answer::NotTls } else { Answer::no_name(Reason::Malformed) }
     }
 }
 
@@ -129,11 +124,5 @@ fn read_spanning(stream: &[u8], end: usize, prelude: Prelude) -> Answer<'static>
             break;
         }
     }
-    match client_hello::read(message.get(client_hello::HEADER..).unwrap_or_default(), prelude) {
-        Answer::Name { name, ech, prelude } => {
-            Answer::Name { name: Cow::Owned(name.into_owned()), ech, prelude }
-        }
-        Answer::NoName { reason, ech } => Answer::NoName { reason, ech },
-        Answer::NeedMore | Answer::NotTls => Answer::NotTls,
-    }
+    client_hello::read(message.get(client_hello::HEADER..).unwrap_or_default(), prelude).into_owned()
 }

@@ -26,6 +26,12 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<&str, Reason> {
     str::from_utf8(bytes).map_err(|_| Reason::InvalidName)
 }
 
+/// What was sent, if it can be shown: visible ASCII of a host name's length, with the trailing dot and a port.
+pub(crate) fn printable(bytes: &[u8]) -> Option<&str> {
+    let shown = !bytes.is_empty() && bytes.len() <= MAX_NAME + 7 && bytes.iter().all(u8::is_ascii_graphic);
+    str::from_utf8(bytes).ok().filter(|_| shown)
+}
+
 /// Labels of the permitted characters, no hyphen at either end of one, and the last one no number.
 #[inline]
 fn is_host_name(name: &[u8]) -> bool {

@@ -6,7 +6,6 @@
 use crate::assembly::Assembly;
 use crate::prelude::{self, Step};
 use crate::record::{self, Records};
-use crate::sslv2::{self, Sslv2};
 use crate::{Answer, LIMIT, Prelude, Reason};
 
 /// Most preludes in a row: a CONNECT is repeated for each round of authentication.
@@ -55,7 +54,11 @@ impl Stream {
         self.assembly.insert(position, bytes);
         if position >= LOST {
             self.answered = true;
-            return Answer::NoName { reason: Reason::TooLong, ech: false };
+            return if self.assembly.prefix().is_empty() {
+                Answer::NotTls
+            } else {
+                Answer::no_name(Reason::TooLong)
+            };
         }
         if whole || self.assembly.prefix().len() == known {
             return Answer::NeedMore;
@@ -85,7 +88,7 @@ impl Reader {
         match self.read_within_limit(stream) {
             Answer::NeedMore if stream.len() < LIMIT => Answer::NeedMore,
             Answer::NeedMore if stream.get(self.start).is_some_and(|first| record::begins(*first)) => {
-                Answer::NoName { reason: Reason::TooLong, ech: false }
+                Answer::no_name(Reason::TooLong)
             }
             Answer::NeedMore => Answer::NotTls,
             answer => answer,
@@ -98,11 +101,6 @@ impl Reader {
             let Some(first) = rest.first() else { return Answer::NeedMore };
             if record::begins(*first) {
                 return self.records.read(rest, self.prelude.unwrap_or(Prelude::None));
-            }
-            match sslv2::read(rest) {
-                Some(Sslv2::Hello) => return Answer::NoName { reason: Reason::NoExtension, ech: false },
-                Some(Sslv2::Other) => {}
-                None => return Answer::NeedMore,
             }
             match prelude::read(rest) {
                 Some(Step::Past(length, kind)) if self.preludes < MAX_PRELUDES => {

@@ -11,6 +11,8 @@ const PING: u8 = 0x01;
 const ACK: u8 = 0x02;
 const ACK_ECN: u8 = 0x03;
 const CRYPTO: u8 = 0x06;
+/// The number in Google's own versions; elsewhere it is STREAM, which an Initial packet never holds.
+const GOOGLE_CRYPTO: u8 = 0x08;
 const CONNECTION_CLOSE: u8 = 0x1c;
 
 /// A piece of the CRYPTO stream.
@@ -40,7 +42,7 @@ impl Iterator for CryptoFrames<'_> {
             match kind {
                 PING => {}
                 ACK | ACK_ECN => self.skip_ack(kind)?,
-                CRYPTO => return self.crypto(),
+                CRYPTO | GOOGLE_CRYPTO => return self.crypto(),
                 CONNECTION_CLOSE => self.skip_close()?,
                 _ => return None,
             }

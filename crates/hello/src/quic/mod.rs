@@ -107,7 +107,7 @@ impl QuicFlow {
         }
         let had_hello = !self.pending.is_empty();
         *self = Self::default();
-        if had_hello { Answer::NoName { reason: Reason::Malformed, ech: false } } else { Answer::NotTls }
+        if had_hello { Answer::no_name(Reason::Malformed) } else { Answer::NotTls }
     }
 
     /// Opens an Initial packet with the keys of its own identifier, or with those of a pending connection: a
@@ -173,7 +173,7 @@ fn read_hello(stream: &[u8]) -> Answer<'_> {
         Extent::Message(end) => {
             client_hello::read(stream.get(client_hello::HEADER..end).unwrap_or_default(), Prelude::None)
         }
-        Extent::TooLong => Answer::NoName { reason: Reason::TooLong, ech: false },
-        Extent::Partial | Extent::Other => Answer::NoName { reason: Reason::Malformed, ech: false },
+        Extent::TooLong => Answer::no_name(Reason::TooLong),
+        Extent::Partial | Extent::Other => Answer::no_name(Reason::Malformed),
     }
 }
