@@ -256,6 +256,7 @@ fn name_source(source: NameSource) -> &'static str {
         NameSource::EchOuter => "ech_outer",
         NameSource::Asked => "asked",
         NameSource::Proxy => "proxy",
+        NameSource::Address => "address",
     }
 }
 
