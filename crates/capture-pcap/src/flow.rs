@@ -50,6 +50,8 @@ pub enum Outcome<'a> {
         reason: Reason,
         /// An encrypted_client_hello extension is present.
         ech: bool,
+        /// What was sent in the name's place, where it can be shown: an address, or no valid host name.
+        refused: Option<Cow<'a, str>>,
     },
     /// No ClientHello: the flow is something else.
     NotTls,
@@ -63,7 +65,7 @@ impl<'a> Outcome<'a> {
         match answer {
             Answer::NeedMore => None,
             Answer::Name { name, ech, prelude } => Some(Self::Name { name, ech, prelude }),
-            Answer::NoName { reason, ech, .. } => Some(Self::NoName { reason, ech }),
+            Answer::NoName { reason, ech, refused } => Some(Self::NoName { reason, ech, refused }),
             Answer::NotTls => Some(Self::NotTls),
         }
     }

@@ -23,3 +23,4 @@ mod window;
 pub use file::{CaptureError, CaptureReader, INTERFACES_LIMIT, LinkType, Packet, RECORD_LIMIT};
 pub use flow::{Flow, Outcome, Transport};
 pub use replay::{Replay, Totals, replay};
+pub use toktra_hello::{Prelude, Reason};

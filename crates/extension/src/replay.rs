@@ -1,23 +1,209 @@
-//! `toktra-extension replay FILE`.
+//! `toktra-extension replay FILE`: one line on standard output for each flow of a capture file that
+//! held a ClientHello. Nothing is captured, sent or kept; the file is read once, in constant memory.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use serde::{Serialize, Serializer};
+use toktra_capture_pcap::{CaptureReader, Flow, Outcome, Prelude, Reason, Replay, Transport};
+use toktra_catalog::Catalog;
 
 /// Options of `toktra-extension replay`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// One JSON object a line.
+    /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
-    /// Also print flows without a ClientHello.
+    /// Also print the TCP flows without a ClientHello, and the QUIC ones whose hello is not all there.
     #[arg(long)]
     all: bool,
-    /// A capture file; `-` reads standard input.
+    /// A pcap or pcapng file; `-` is standard input.
     file: PathBuf,
 }
 
-/// Replays the file.
+/// Replays the file. What could be read of a bad one is printed before the error.
 pub fn main(arguments: Arguments) -> ExitCode {
-    let _ = (arguments.json, arguments.all, arguments.file);
-    ExitCode::FAILURE
+    let result = run(&arguments, &mut io::stdout().lock());
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has had enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "toktra-extension: {}: {error:#}", arguments.file.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments, output: &mut impl Write) -> anyhow::Result<()> {
+    let source: Box<dyn Read> = if arguments.file == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(File::open(&arguments.file)?)
+    };
+    let mut printer = Printer {
+        output: BufWriter::with_capacity(64 * 1024, output),
+        json: arguments.json,
+        all: arguments.all,
+        name: String::new(),
+        result: Ok(()),
+    };
+    let mut reader = CaptureReader::new(source);
+    let mut replay = Replay::new();
+    let read = loop {
+        match reader.next() {
+            Ok(Some(packet)) => replay.push(&packet, &mut |flow| printer.print(flow)),
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+        if printer.result.is_err() {
+            break Ok(());
+        }
+    };
+    replay.finish(&mut |flow| printer.print(flow));
+    printer.finish()?;
+    Ok(read?)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+/// Writes lines, and keeps the first error of doing so.
+struct Printer<W: Write> {
+    output: BufWriter<W>,
+    json: bool,
+    all: bool,
+    /// The name of the current line in lower case.
+    name: String,
+    result: io::Result<()>,
+}
+
+impl<W: Write> Printer<W> {
+    fn print(&mut self, flow: &Flow<'_>) {
+        let has_hello = matches!(flow.outcome, Outcome::Name { .. } | Outcome::NoName { .. });
+        if self.result.is_ok() && (has_hello || self.all) {
+            self.result = self.write(flow);
+        }
+    }
+
+    fn write(&mut self, flow: &Flow<'_>) -> io::Result<()> {
+        let line = Line::new(flow, &mut self.name);
+        if self.json {
+            serde_json::to_writer(&mut self.output, &line)?;
+        } else {
+            write!(self.output, "{line}")?;
+        }
+        self.output.write_all(b"\n")
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.result?;
+        self.output.flush()
+    }
+}
+
+/// A flow as it is printed. Other programs read these names. A name with a reason beside it is what the
+/// client sent in a name's place, an address or no valid host name; nothing else of Toktra takes it for one.
+#[derive(Serialize)]
+struct Line<'a> {
+    transport: &'static str,
+    #[serde(serialize_with = "display")]
+    client: SocketAddr,
+    #[serde(serialize_with = "display")]
+    server: SocketAddr,
+    name: Option<&'a str>,
+    reason: Option<&'static str>,
+    ech: bool,
+    packets: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prelude: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
+}
+
+fn display<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+impl<'a> Line<'a> {
+    /// `lower` is room for the name in lower case.
+    fn new(flow: &Flow<'_>, lower: &'a mut String) -> Self {
+        let (name, reason, ech, prelude) = match &flow.outcome {
+            Outcome::Name { name, ech, prelude } => (Some(name), None, *ech, prelude_code(*prelude)),
+            Outcome::NoName { reason, ech, refused } => {
+                (refused.as_ref(), Some(reason_code(*reason)), *ech, None)
+            }
+            Outcome::NotTls => (None, Some("not_tls"), false, None),
+            Outcome::Unfinished => (None, Some("unfinished"), false, None),
+        };
+        let name = name.map(|name| {
+            lower.clear();
+            lower.push_str(name);
+            lower.make_ascii_lowercase();
+            lower.as_str()
+        });
+        let catalog = Catalog::builtin();
+        let service = name.filter(|_| reason.is_none()).and_then(|name| catalog.lookup(name));
+        Self {
+            transport: match flow.transport {
+                Transport::Tcp => "tcp",
+                Transport::Quic => "quic",
+            },
+            client: flow.client,
+            server: flow.server,
+            name,
+            reason,
+            ech,
+            packets: flow.packets,
+            prelude,
+            provider: service.map(|service| catalog.provider(service).id.as_str()),
+            service: service.map(|service| service.id.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { transport, client, server, .. } = self;
+        write!(f, "{transport:4} {client} > {server}  ")?;
+        f.write_str(self.name.unwrap_or("-"))?;
+        if let Some(reason) = self.reason {
+            write!(f, "  ({reason})")?;
+        }
+        if self.ech {
+            f.write_str("  ech")?;
+        }
+        if let Some(service) = self.service {
+            write!(f, "  [{service}]")?;
+        }
+        Ok(())
+    }
+}
+
+fn reason_code(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoExtension => "no_extension",
+        Reason::IpLiteral => "ip_literal",
+        Reason::InvalidName => "invalid_name",
+        Reason::Malformed => "malformed",
+        Reason::TooLong => "too_long",
+    }
+}
+
+fn prelude_code(prelude: Prelude) -> Option<&'static str> {
+    match prelude {
+        Prelude::None => None,
+        Prelude::HttpConnect => Some("http_connect"),
+        Prelude::Socks4 => Some("socks4"),
+        Prelude::Socks5 => Some("socks5"),
+        Prelude::ProxyProtocol => Some("proxy_protocol"),
+        Prelude::StartTls => Some("starttls"),
+    }
 }
