@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! DIR/root/root.key          take offline; needed only to renew what follows
-//! DIR/authority/root.crt     give to agents and browsers
-//! DIR/authority/devices.{crt,key}     Toktra Intermediate CA
-//! DIR/authority/server.{crt,key}      Toktra Server CA
+//! DIR/root.pem               give to agents and browsers
+//! DIR/authority/devices.{pem,key}     Toktra Intermediate CA
+//! DIR/authority/server.{pem,key}      Toktra Server CA
 //! DIR/authority/directive.key         signs directives
 //! ```
 
@@ -129,7 +129,7 @@ impl Authority {
         let root = root_params.self_signed(&*root_key)?;
         let root_issuer = Issuer::from_params(&root_params, &*root_key);
         write_key(offline.join("root.key"), &root_key)?;
-        write_certificate(online.join("root.crt"), &root.pem())?;
+        write_certificate(Self::root_certificate_file(data), &root.pem())?;
 
         let devices = ca_params("Toktra Intermediate CA", Some(0), now, INTERMEDIATE_DAYS)?;
         write_ca(&online, "devices", &devices, &root_issuer)?;
@@ -155,7 +155,7 @@ impl Authority {
 
     /// The file of the root's certificate, to give to agents and browsers.
     pub fn root_certificate_file(data: &Path) -> PathBuf {
-        data.join(ONLINE).join("root.crt")
+        data.join("root.pem")
     }
 
     /// The directory of the root's key, to be taken offline.
@@ -236,7 +236,7 @@ struct IssuingCa {
 
 impl IssuingCa {
     fn open(directory: &Path, name: &str) -> Result<Self, AuthorityError> {
-        let certificate = read_certificate(directory.join(format!("{name}.crt")))?;
+        let certificate = read_certificate(directory.join(format!("{name}.pem")))?;
         let key = FileKey(read_key(directory.join(format!("{name}.key")))?);
         let id = hexadecimal(&CertificateParams::default().key_identifier(&key));
         let pem = pem(&certificate);
@@ -300,7 +300,7 @@ fn write_ca(
     let key = new_key(&PKCS_ECDSA_P256_SHA256)?;
     let certificate = params.signed_by(&*key, root)?;
     write_key(directory.join(format!("{name}.key")), &key)?;
-    write_certificate(directory.join(format!("{name}.crt")), &certificate.pem())
+    write_certificate(directory.join(format!("{name}.pem")), &certificate.pem())
 }
 
 fn new_key(algorithm: &'static rcgen::SignatureAlgorithm) -> Result<Zeroizing<KeyPair>, AuthorityError> {

@@ -1,11 +1,18 @@
-//! What every request shares: the database, the authority, the devices' state and the clock.
+//! What every request shares: the database, the authority, the devices' standing, the clock.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
 use toktra_pki::Authority;
 use toktra_protocol::{ToktraDomain, UnixSeconds};
 use toktra_store::{Ledger, Store};
+
+use crate::config::Config;
+use crate::prices::CatalogPrices;
+use crate::refusals::Refusals;
+use crate::roster::Roster;
 
 /// The state of a running server; handlers take it as `State<Arc<App>>`.
 #[derive(Debug)]
@@ -18,12 +25,41 @@ pub struct App {
     pub authority: Authority,
     /// The domain that the three hosts live under.
     pub domain: ToktraDomain,
+    /// The devices' standing in memory.
+    pub roster: Roster,
+    /// Who was refused an enrolment lately.
+    pub refusals: Refusals,
     /// The only source of time.
     pub clock: Clock,
+    /// Becomes true when the server is to stop.
+    pub stop: watch::Sender<bool>,
 }
 
 /// How handlers name the state.
 pub type SharedApp = Arc<App>;
+
+impl App {
+    /// Opens an initialised data directory.
+    pub async fn open(data: &Path, clock: Clock) -> anyhow::Result<SharedApp> {
+        let domain = Config::read(data)?.domain;
+        let authority = Authority::open(data)?;
+        let store = Store::open(&data.join(DATABASE)).await?;
+        let (ledger, _task) = Ledger::start(store.clone(), Box::new(CatalogPrices), move || clock.now());
+        Ok(Arc::new(Self {
+            store,
+            ledger,
+            authority,
+            domain,
+            roster: Roster::default(),
+            refusals: Refusals::default(),
+            clock,
+            stop: watch::Sender::new(false),
+        }))
+    }
+}
+
+/// The database's file in the data directory.
+pub const DATABASE: &str = "toktra.db";
 
 /// A source of time; tests set their own.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,0 +1,97 @@
+//! The command line. Commands work on the database beside a running server, which notices
+//! their changes within a fraction of a second.
+
+mod arguments;
+mod directory;
+mod initialise;
+mod tables;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use toktra_store::Store;
+
+pub use arguments::Arguments;
+
+use crate::app::{App, Clock, DATABASE};
+use crate::config::Config;
+use crate::notify::notify;
+use crate::serve::Server;
+use arguments::Command;
+
+/// Whom the audit trail names for what a command did.
+const ACTOR: &str = "cli";
+
+/// Runs a command to its end.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(dispatch(arguments))
+}
+
+async fn dispatch(Arguments { data, command }: Arguments) -> anyhow::Result<()> {
+    match command {
+        Command::Init(options) => initialise::init(&data, options).await,
+        Command::Serve { listen } => serve(&data, listen).await,
+        Command::Token(command) => directory::token(&open(&data).await?, command).await,
+        Command::Org(command) => directory::organisation(&open(&data).await?, command).await,
+        Command::Department(command) => directory::department(&open(&data).await?, command).await,
+        Command::User(command) => directory::user(&open(&data).await?, command).await,
+        Command::Device(command) => directory::device(&open(&data).await?, command).await,
+        Command::Audit { limit } => directory::audit(&open(&data).await?, limit).await,
+    }
+}
+
+async fn open(data: &Path) -> anyhow::Result<Store> {
+    Config::read(data)?;
+    Ok(Store::open(&data.join(DATABASE)).await?)
+}
+
+async fn serve(data: &Path, listen: SocketAddr) -> anyhow::Result<()> {
+    log_to_stderr();
+    let app = App::open(data, Clock::System).await?;
+    let server = Server::bind(Arc::clone(&app), listen).await?;
+    say(format_args!("listening on {}", server.address()?))?;
+    say(format_args!("console at {}", app.domain.api_url()))?;
+    notify("READY=1");
+    stop_on_signals(Arc::clone(&app))?;
+    server.run().await;
+    Ok(())
+}
+
+fn stop_on_signals(app: Arc<App>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        notify("STOPPING=1");
+        app.stop.send_replace(true);
+    });
+    Ok(())
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TOKTRA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// Prints a line to standard output.
+fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Prints a line to standard error, beside output that a script may read.
+fn note(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    writeln!(std::io::stderr(), "{line}")?;
+    Ok(())
+}

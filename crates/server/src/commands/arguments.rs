@@ -1,0 +1,243 @@
+//! What the command line takes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use toktra_protocol::{DeviceId, ToktraDomain};
+
+/// The Toktra backend: authority, enrolment, ingest, directives and console.
+#[derive(Debug, Parser)]
+#[command(name = "toktra-server", version)]
+pub struct Arguments {
+    /// Data directory: database, authority, settings.
+    #[arg(long, global = true, env = "TOKTRA_DATA", default_value = "/var/lib/toktra-server")]
+    pub data: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a data directory: authority, database, first organisation and administrator.
+    Init(Init),
+    /// Serve the three hosts until SIGTERM.
+    Serve {
+        /// Address and port; port 0 takes a free one and prints it.
+        #[arg(long, default_value = "[::]:443")]
+        listen: SocketAddr,
+    },
+    /// One-time enrolment tokens.
+    #[command(subcommand)]
+    Token(Token),
+    /// Organisations.
+    #[command(subcommand)]
+    Org(Org),
+    /// Departments.
+    #[command(subcommand)]
+    Department(Department),
+    /// Users.
+    #[command(subcommand)]
+    User(User),
+    /// Devices.
+    #[command(subcommand)]
+    Device(Device),
+    /// Show the newest rows of the audit trail.
+    Audit {
+        /// How many.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+}
+
+/// Options of `init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The domain under which `api.`, `ingest.` and `updates.` live, with a port if it is not 443.
+    #[arg(long)]
+    pub domain: ToktraDomain,
+    /// Name of the first organisation.
+    #[arg(long)]
+    pub organisation: String,
+    /// Name of its first console administrator.
+    #[arg(long)]
+    pub admin: Option<String>,
+    /// File with the administrator's password (`-` for standard input); without it one is
+    /// generated and printed once.
+    #[arg(long, requires = "admin")]
+    pub password_file: Option<PathBuf>,
+}
+
+/// Which organisation, where there is more than one.
+#[derive(Debug, Args)]
+pub struct InOrganisation {
+    /// Name of the organisation; may be left out where there is only one.
+    #[arg(long)]
+    pub organisation: Option<String>,
+}
+
+/// One-time enrolment tokens.
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token and print it, once.
+    Create {
+        /// The organisation that the device will belong to.
+        #[command(flatten)]
+        within: InOrganisation,
+        /// Name of the department that the device will belong to.
+        #[arg(long)]
+        department: Option<String>,
+        /// Address of the user whose device it will be.
+        #[arg(long)]
+        user: Option<String>,
+        /// How long it may be used: `30m`, `24h`, `7d`.
+        #[arg(long, default_value = "24h", value_parser = duration_s)]
+        valid_for: u64,
+    },
+}
+
+/// Organisations.
+#[derive(Debug, Subcommand)]
+pub enum Org {
+    /// List them.
+    List,
+    /// Add one.
+    Add {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Departments.
+#[derive(Debug, Subcommand)]
+pub enum Department {
+    /// List them.
+    List {
+        /// Their organisation.
+        #[command(flatten)]
+        within: InOrganisation,
+    },
+    /// Add one.
+    Add {
+        /// Its name.
+        name: String,
+        /// Its organisation.
+        #[command(flatten)]
+        within: InOrganisation,
+    },
+    /// Block providers on every device of the department.
+    Block {
+        /// Its name.
+        name: String,
+        /// What to tell the users.
+        #[arg(long)]
+        message: String,
+        /// Identifiers of providers, separated by commas; all providers if left out.
+        #[arg(long, value_delimiter = ',')]
+        providers: Vec<String>,
+        /// Its organisation.
+        #[command(flatten)]
+        within: InOrganisation,
+    },
+    /// Lift the block.
+    Unblock {
+        /// Its name.
+        name: String,
+        /// Its organisation.
+        #[command(flatten)]
+        within: InOrganisation,
+    },
+}
+
+/// Users.
+#[derive(Debug, Subcommand)]
+pub enum User {
+    /// List them.
+    List {
+        /// Their organisation.
+        #[command(flatten)]
+        within: InOrganisation,
+    },
+    /// Add one.
+    Add {
+        /// Their address.
+        email: String,
+        /// Name of their department.
+        #[arg(long)]
+        department: Option<String>,
+        /// Their organisation.
+        #[command(flatten)]
+        within: InOrganisation,
+    },
+}
+
+/// Devices.
+#[derive(Debug, Subcommand)]
+pub enum Device {
+    /// List them.
+    List {
+        /// Their organisation.
+        #[command(flatten)]
+        within: InOrganisation,
+    },
+    /// Withdraw a device's certificate, from its next request on.
+    Revoke {
+        /// Its identifier.
+        id: DeviceId,
+    },
+    /// Block every provider on a device until unlocked.
+    Lock {
+        /// Its identifier.
+        id: DeviceId,
+        /// What to tell the user.
+        #[arg(long)]
+        message: String,
+    },
+    /// Lift the lock.
+    Unlock {
+        /// Its identifier.
+        id: DeviceId,
+    },
+}
+
+/// Longest validity of a token.
+const LONGEST_S: u64 = 90 * 24 * 60 * 60;
+
+fn duration_s(text: &str) -> Result<u64, String> {
+    let hint = || format!("`{text}` is not a time such as 30m, 24h or 7d, of at most 90 days");
+    let unit_s = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 60 * 60,
+        Some('d') => 24 * 60 * 60,
+        _ => return Err(hint()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| hint())?;
+    match number.checked_mul(unit_s) {
+        Some(seconds) if (1..=LONGEST_S).contains(&seconds) => Ok(seconds),
+        _ => Err(hint()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_with_their_unit_and_a_limit() {
+        assert_eq!(duration_s("24h"), Ok(86_400));
+        assert_eq!(duration_s("1s"), Ok(1));
+        for bad in ["", "h", "24", "0h", "-1h", "91d", "99999999999999999999h", "1é"] {
+            assert!(duration_s(bad).is_err(), "{bad}");
+        }
+    }
+}

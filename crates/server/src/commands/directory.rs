@@ -1,0 +1,164 @@
+//! Commands on organisations, departments, users, devices and tokens.
+
+use anyhow::bail;
+use toktra_protocol::{Block, BlockReason, UnixSeconds};
+use toktra_store::directory::{self, Organisation};
+use toktra_store::enrolment::{self, Grant};
+use toktra_store::{Store, devices};
+
+use super::arguments::{Department, Device, InOrganisation, Org, Token, User};
+use super::{ACTOR, note, say, tables};
+use crate::app::Clock;
+use crate::enrol::token_hash;
+use crate::password::random_text;
+
+/// Random characters of a token, five bits each.
+const TOKEN_CHARACTERS: usize = 32;
+
+pub async fn token(store: &Store, command: Token) -> anyhow::Result<()> {
+    let Token::Create { within, department, user, valid_for } = command;
+    let organisation = organisation_of(store, &within).await?;
+    let department = match &department {
+        Some(name) => Some(directory::department(store, &organisation.id, name).await?),
+        None => None,
+    };
+    let user = match &user {
+        Some(email) => Some(directory::user(store, &organisation.id, email).await?),
+        None => None,
+    };
+    let token = random_text(TOKEN_CHARACTERS)?;
+    let grant = Grant { organisation: &organisation, department: department.as_ref(), user: user.as_ref() };
+    let until = now().plus(valid_for);
+    enrolment::create_token(store, &token_hash(&token), grant, until, ACTOR, now()).await?;
+    note(format_args!("The token below enrols one device until {}; it is not shown again.", time(until.0)))?;
+    say(token.as_str())
+}
+
+pub async fn organisation(store: &Store, command: Org) -> anyhow::Result<()> {
+    match command {
+        Org::List => {
+            let all = directory::organisations(store).await?;
+            print(["name", "id"], all.into_iter().map(|organisation| [organisation.name, organisation.id]))
+        }
+        Org::Add { name } => {
+            let made = directory::create_organisation(store, &name, ACTOR, now()).await?;
+            say(made.id)
+        }
+    }
+}
+
+pub async fn department(store: &Store, command: Department) -> anyhow::Result<()> {
+    match command {
+        Department::List { within } => {
+            let organisation = organisation_of(store, &within).await?;
+            let all = directory::departments(store, &organisation.id).await?;
+            print(["name", "id"], all.into_iter().map(|department| [department.name, department.id]))
+        }
+        Department::Add { name, within } => {
+            let organisation = organisation_of(store, &within).await?;
+            say(directory::create_department(store, &organisation, &name, ACTOR, now()).await?.id)
+        }
+        Department::Block { name, message, providers, within } => {
+            let block = Block { reason: BlockReason::Budget, message, providers };
+            set_block(store, &within, &name, Some(&block)).await
+        }
+        Department::Unblock { name, within } => set_block(store, &within, &name, None).await,
+    }
+}
+
+async fn set_block(
+    store: &Store,
+    within: &InOrganisation,
+    name: &str,
+    block: Option<&Block>,
+) -> anyhow::Result<()> {
+    let organisation = organisation_of(store, within).await?;
+    let department = directory::department(store, &organisation.id, name).await?;
+    let devices = devices::set_department_block(store, &department, block, ACTOR, now()).await?;
+    say(format_args!("{devices} devices"))
+}
+
+pub async fn user(store: &Store, command: User) -> anyhow::Result<()> {
+    match command {
+        User::List { within } => {
+            let organisation = organisation_of(store, &within).await?;
+            let all = directory::users(store, &organisation.id).await?;
+            print(["email", "id"], all.into_iter().map(|user| [user.email, user.id]))
+        }
+        User::Add { email, department, within } => {
+            let organisation = organisation_of(store, &within).await?;
+            let department = match &department {
+                Some(name) => Some(directory::department(store, &organisation.id, name).await?),
+                None => None,
+            };
+            let made =
+                directory::create_user(store, &organisation, department.as_ref(), &email, ACTOR, now())
+                    .await?;
+            say(made.id)
+        }
+    }
+}
+
+pub async fn device(store: &Store, command: Device) -> anyhow::Result<()> {
+    match command {
+        Device::List { within } => list_devices(store, &within).await,
+        Device::Revoke { id } => Ok(devices::revoke(store, id, ACTOR, now()).await?),
+        Device::Lock { id, message } => Ok(devices::set_lock(store, id, Some(&message), ACTOR, now()).await?),
+        Device::Unlock { id } => Ok(devices::set_lock(store, id, None, ACTOR, now()).await?),
+    }
+}
+
+async fn list_devices(store: &Store, within: &InOrganisation) -> anyhow::Result<()> {
+    let organisation = organisation_of(store, within).await?;
+    let rows = devices::of_organisation(store, &organisation.id).await?.into_iter().map(|device| {
+        let directive = match device.directive_applied {
+            Some(applied) => format!("{applied}/{}", device.directive_version),
+            None => format!("-/{}", device.directive_version),
+        };
+        let seen = device.last_seen_at.and_then(|at| u64::try_from(at).ok());
+        let state = match (device.is_revoked(), &device.lock_message, &device.block_reason) {
+            (true, _, _) => "revoked",
+            (false, Some(_), _) => "locked",
+            (false, None, Some(_)) => "blocked",
+            (false, None, None) => "enrolled",
+        };
+        let events = device.acknowledged_sequence.to_string();
+        [device.id, device.hostname, state.into(), seen.map_or("-".into(), time), events, directive]
+    });
+    print(["id", "host", "state", "last seen", "events", "directive"], rows)
+}
+
+pub async fn audit(store: &Store, limit: u32) -> anyhow::Result<()> {
+    let rows = toktra_store::audit::newest(store, limit).await?.into_iter().map(|row| {
+        let at = u64::try_from(row.at).unwrap_or_default();
+        [time(at), row.actor, row.action, row.subject, row.detail]
+    });
+    print(["at", "actor", "action", "subject", "detail"], rows)
+}
+
+async fn organisation_of(store: &Store, within: &InOrganisation) -> anyhow::Result<Organisation> {
+    if let Some(name) = &within.organisation {
+        return Ok(directory::organisation(store, name).await?);
+    }
+    let mut all = directory::organisations(store).await?;
+    match (all.pop(), all.is_empty()) {
+        (Some(only), true) => Ok(only),
+        _ => bail!("there is not exactly one organisation; name it with --organisation"),
+    }
+}
+
+fn print<const COLUMNS: usize>(
+    heading: [&str; COLUMNS],
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> anyhow::Result<()> {
+    tables::lines(heading, rows).into_iter().try_for_each(say)
+}
+
+fn time(unix_s: u64) -> String {
+    let at = i64::try_from(unix_s).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    at.map_or_else(|| unix_s.to_string(), |at| at.to_string())
+}
+
+fn now() -> UnixSeconds {
+    Clock::System.now()
+}

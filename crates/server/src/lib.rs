@@ -1,0 +1,29 @@
+//! The backend: authority, enrolment, ingest, directives and console behind one listener.
+//! The binary is a thin command line over this library, so that tests can start a part of it.
+//!
+//! Invariants: which of the three hosts a request is for is decided by the TLS server name
+//! alone, and with it the TLS configuration and the routes. On the ingest host nothing is
+//! served without a [`toktra_pki::DeviceIdentity`] whose validity and standing are checked
+//! anew with every request. Every error is a [`toktra_protocol::Problem`]. Every body, table
+//! and wait has a limit. No SQL is here.
+
+pub mod app;
+pub mod commands;
+mod config;
+mod directives;
+mod enrol;
+mod ingest;
+mod notify;
+pub mod password;
+mod peer;
+mod prices;
+mod refusal;
+mod refusals;
+mod roster;
+mod routes;
+pub mod serve;
+mod tls;
+
+pub use app::{App, Clock, SharedApp};
+pub use config::Config;
+pub use refusal::Refusal;

@@ -1,0 +1,104 @@
+//! The devices' standing in memory, so that every request is judged by what an
+//! administrator last said, on connections of any age, without a query.
+//!
+//! A task compares the database's change counter a few times a second and reads all devices
+//! anew when it has grown; whoever waits for a device's directive is woken by that.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+use toktra_protocol::{DeviceId, UnixSeconds};
+use toktra_store::devices::{self, Device};
+use toktra_store::{Store, StoreError};
+
+/// A device that is heard of again within this time is not written down again.
+const SEEN_EVERY_S: u64 = 60;
+
+/// All devices that were asked for or read.
+#[derive(Debug, Default)]
+pub struct Roster {
+    devices: RwLock<HashMap<DeviceId, Arc<Entry>>>,
+}
+
+/// A device.
+#[derive(Debug)]
+pub struct Entry {
+    standing: watch::Sender<Arc<Device>>,
+    applied: AtomicU64,
+    seen_at: AtomicU64,
+}
+
+impl Entry {
+    fn new(device: Device) -> Self {
+        let applied = device.directive_applied.unwrap_or_default();
+        Self {
+            applied: AtomicU64::new(u64::try_from(applied).unwrap_or_default()),
+            seen_at: AtomicU64::new(0),
+            standing: watch::Sender::new(Arc::new(device)),
+        }
+    }
+
+    /// The device as last read.
+    pub fn device(&self) -> Arc<Device> {
+        Arc::clone(&self.standing.borrow())
+    }
+
+    /// To wait for a change.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Device>> {
+        self.standing.subscribe()
+    }
+
+    /// Whether it is worth writing down that the device was heard of and runs this directive.
+    pub fn is_news(&self, applied: Option<u64>, now: UnixSeconds) -> bool {
+        let applied_changed =
+            applied.is_some_and(|applied| self.applied.swap(applied, Ordering::Relaxed) != applied);
+        let last = self.seen_at.load(Ordering::Relaxed);
+        let seen_long_ago = now.0.abs_diff(last) >= SEEN_EVERY_S;
+        if applied_changed || seen_long_ago {
+            self.seen_at.store(now.0, Ordering::Relaxed);
+        }
+        applied_changed || seen_long_ago
+    }
+
+    fn update(&self, device: Device) {
+        self.standing.send_if_modified(|standing| {
+            let news =
+                standing.directive_version != device.directive_version || standing.state != device.state;
+            if news {
+                *standing = Arc::new(device);
+            }
+            news
+        });
+    }
+}
+
+impl Roster {
+    /// The device, from memory or else from the database.
+    pub async fn find(&self, store: &Store, id: DeviceId) -> Result<Option<Arc<Entry>>, StoreError> {
+        let known = self.devices.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let Some(device) = devices::find(store, id).await? else { return Ok(None) };
+        let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(Some(Arc::clone(devices.entry(id).or_insert_with(|| Arc::new(Entry::new(device))))))
+    }
+
+    /// Reads every device anew.
+    pub async fn refresh(&self, store: &Store) -> Result<(), StoreError> {
+        let rows = devices::all(store).await?;
+        let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
+        for row in rows {
+            let id = row.device_id()?;
+            match devices.get(&id) {
+                Some(entry) => entry.update(row),
+                None => {
+                    devices.insert(id, Arc::new(Entry::new(row)));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! The routes of each host. A host has no route of another's.
+
+use axum::Router;
+use axum::http::HeaderMap;
+use axum::routing::{get, post};
+use toktra_protocol::{Code, codec, enrol};
+
+use crate::app::SharedApp;
+use crate::refusal::Refusal;
+use crate::{directives, ingest};
+
+/// The API host: enrolment, health and the console.
+pub fn api(app: SharedApp) -> Router {
+    let own = Router::new()
+        .route(enrol::PATH, post(crate::enrol::enroll))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .with_state(app);
+    with_fallbacks(own)
+}
+
+/// The ingest host: device traffic.
+pub fn ingest(app: SharedApp) -> Router {
+    let own = Router::new()
+        .route(codec::EVENTS_PATH, post(ingest::events))
+        .route(codec::DIRECTIVE_PATH, get(directives::directive))
+        .with_state(app);
+    with_fallbacks(own)
+}
+
+/// The updates host.
+pub fn updates() -> Router {
+    with_fallbacks(Router::new())
+}
+
+fn with_fallbacks(router: Router) -> Router {
+    router
+        .fallback(async || Refusal::new(Code::NotFound, "There is nothing at this path of this host."))
+        .method_not_allowed_fallback(async || {
+            Refusal::new(Code::Method, "This path does not take this method; see `allow`.")
+        })
+}
+
+async fn ready(
+    axum::extract::State(app): axum::extract::State<SharedApp>,
+    _headers: HeaderMap,
+) -> Result<&'static str, Refusal> {
+    match app.store.changes().await {
+        Ok(_) => Ok("ready\n"),
+        Err(error) => {
+            tracing::error!(%error, "The database does not answer.");
+            Err(Refusal::new(Code::Busy, "The database does not answer.").retry_after(5))
+        }
+    }
+}
