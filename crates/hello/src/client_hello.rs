@@ -97,13 +97,14 @@ impl<'a> ClientHello<'a> {
     }
 }
 
-/// The one host name of a server_name extension. Other types of name are passed over.
+/// The one host name of a server_name extension. How long a name of another type is cannot be known, so that
+/// nothing is read from there on.
 fn host_name(extension: &[u8]) -> Option<&[u8]> {
     let (mut list, after) = vector16(extension)?;
     let mut found = None;
-    while let [kind, rest @ ..] = list {
+    while let [HOST_NAME, rest @ ..] = list {
         let (name, next) = vector16(rest)?;
-        if *kind == HOST_NAME && found.replace(name).is_some() {
+        if found.replace(name).is_some() {
             return None;
         }
         list = next;

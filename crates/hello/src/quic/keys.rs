@@ -65,3 +65,32 @@ impl Keys {
         Some(frames_at..tag_at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex<const N: usize>(digits: &str) -> [u8; N] {
+        core::array::from_fn(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap())
+    }
+
+    fn derived(version: u32) -> Keys {
+        Keys::derive(Version::of(version).unwrap(), &hex::<8>("8394c8f03e515708"))
+    }
+
+    #[test]
+    fn the_keys_of_version_1_are_those_of_rfc_9001() {
+        let keys = derived(1);
+        assert_eq!(keys.key, hex("1f369613dd76d5467730efcbe3b1a22d"));
+        assert_eq!(keys.iv, hex("fa044b2f42a3fd3b46fb255c"));
+        assert_eq!(keys.hp, hex("9f50449e04a0e810283a1e9933adedd2"));
+    }
+
+    #[test]
+    fn the_keys_of_version_2_are_those_of_rfc_9369() {
+        let keys = derived(0x6b33_43cf);
+        assert_eq!(keys.key, hex("8b1a0bc121284290a29e0971b5cd045d"));
+        assert_eq!(keys.iv, hex("91f73e2351d8fa91660e909f"));
+        assert_eq!(keys.hp, hex("45b95e15235d6f45a6b19cbcb0294ba9"));
+    }
+}

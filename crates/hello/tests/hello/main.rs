@@ -6,6 +6,10 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod differential;
+mod preludes;
 mod quic;
+mod splits;
 mod support;
 mod tcp;
+mod vectors;

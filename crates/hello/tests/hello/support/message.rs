@@ -1,7 +1,7 @@
 //! ClientHello messages, made field by field.
 
 /// A ClientHello to be written.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Hello {
     pub version: u16,
     pub session_id: Vec<u8>,
@@ -14,6 +14,21 @@ impl Hello {
     /// With the extensions of a plain TLS 1.3 client.
     pub fn new(name: &str) -> Self {
         Self::without_name().with_extension(0, server_name(name.as_bytes()))
+    }
+
+    /// With about what Chrome sends, but for the order of extensions.
+    pub fn like_a_browser(name: &str) -> Self {
+        Self::new(name)
+            .with_grease()
+            .with_extension(5, vec![1, 0, 0, 0, 0])
+            .with_extension(11, vec![1, 0])
+            .with_extension(16, b"\x00\x0c\x02h2\x08http/1.1".to_vec())
+            .with_extension(18, vec![])
+            .with_extension(23, vec![])
+            .with_extension(27, vec![2, 0, 2])
+            .with_extension(35, vec![])
+            .with_extension(0x4469, b"\x00\x03\x02h2".to_vec())
+            .with_extension(0xff01, vec![0])
     }
 
     /// The same without a server name.
@@ -46,9 +61,15 @@ impl Hello {
     }
 
     /// With a key share of X25519MLKEM768, which makes it longer than a segment.
-    pub fn with_post_quantum_share(self) -> Self {
-        let share = [vec![0x04, 0xc4, 0x11, 0xec, 0x04, 0xc0], vec![9; 1216]].concat();
-        self.with_extension(51 + 0x4400, share)
+    pub fn with_post_quantum_share(mut self) -> Self {
+        let shares =
+            [vec![0x11, 0xec, 0x04, 0xc0], vec![9; 1216], vec![0, 0x1d, 0, 32], vec![7; 32]].concat();
+        for (kind, content) in self.extensions.get_or_insert_default() {
+            if *kind == 51 {
+                *content = vector16(shares.clone());
+            }
+        }
+        self
     }
 
     /// With an encrypted_client_hello extension.
