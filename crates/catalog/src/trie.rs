@@ -58,6 +58,10 @@ impl Trie {
         let folded = buffer.get_mut(..name.len())?;
         folded.copy_from_slice(name.as_bytes());
         folded.make_ascii_lowercase();
+        let allowed = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(b);
+        if !folded.iter().all(allowed) {
+            return None;
+        }
         self.walk(0, std::str::from_utf8(folded).ok()?)
     }
 

@@ -1,9 +1,28 @@
 //! A table of flows that joins `hello`, `catalog`, `policy` and `meter`: what a capture
 //! sees goes in, verdicts and records come out. No I/O, no clock, no thread.
+//!
+//! A flow is *undecided* until its hello names somebody; then it is *attributed* to a
+//! provider's service, or forgotten: a flow of which the table knows nothing is let through.
+//! A flow older than the capture has no hello; it is let through too, and attributed once
+//! another connection to the same address shows whose that is.
+//!
+//! Invariants: a record names no host that the catalogue does not; a name that is nobody's
+//! is dropped where it was read; bytes in records add up to the last counts; every table has
+//! a limit, and what exceeds one is let through and counted ([`Engine::limits_hit`]).
+
+mod addresses;
+mod attributed;
+mod labels;
+mod outbox;
+mod table;
+mod undecided;
 
 use std::net::SocketAddr;
 
-use toktra_protocol::{Block, EventBody, Lock, Minute, UnixSeconds};
+pub use table::{Engine, Limits, LimitsHit};
+pub use toktra_meter::{Counters, Handshake};
+pub use toktra_policy::Policy;
+use toktra_protocol::{EventBody, Minute, UnixSeconds};
 
 /// A capture's name for a flow: unique among the flows that live (on Linux the socket cookie).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,34 +61,6 @@ pub struct Opened<'a> {
     pub asked_name: Option<&'a str>,
     /// The flow was open before the capture: its hello is gone.
     pub preexisting: bool,
-}
-
-/// Cumulative payload counts of a flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Payload bytes that left since the flow opened.
-    pub bytes_out: u64,
-    /// Payload bytes that came since the flow opened.
-    pub bytes_in: u64,
-    /// Requests begun: outbound bursts of at least 128 payload bytes after inbound ones.
-    /// `None` where the platform cannot tell.
-    pub turns: Option<u32>,
-    /// The counts when the first of those requests began: what the TLS handshake took.
-    /// `None` until then, or where the platform cannot tell.
-    pub handshake: Option<Handshake>,
-    /// How long payload has been coming in, in milliseconds: the sum of the gaps of less than
-    /// one second between inbound packets. Tells a stream from a reply that came at once.
-    /// `None` where the platform cannot tell.
-    pub inbound_active_ms: Option<u64>,
-}
-
-/// What the TLS handshake of a flow took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Handshake {
-    /// Payload bytes that left before the first request.
-    pub bytes_out: u64,
-    /// Payload bytes that had come when it began.
-    pub bytes_in: u64,
 }
 
 /// What a capture sees of a flow.
@@ -112,65 +103,4 @@ pub struct Record {
     pub minute: Minute,
     /// What happened.
     pub body: EventBody,
-}
-
-/// What is in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// An administrator's lock.
-    pub lock: Option<Lock>,
-    /// A block.
-    pub block: Option<Block>,
-    /// When the block lapses.
-    pub block_until: Option<UnixSeconds>,
-    /// Hosts that are never blocked and never metered.
-    pub own_hosts: Vec<String>,
-}
-
-/// The table of flows.
-#[derive(Debug, Default)]
-pub struct Engine {}
-
-impl Engine {
-    /// An engine with the compiled-in catalogue and nothing in force.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes in what the capture saw and says what to do with the flow.
-    pub fn handle(&mut self, now: Now, flow: FlowId, event: FlowEvent<'_>) -> Verdict {
-        let _ = (now, flow, event);
-        Verdict::Ignore
-    }
-
-    /// Puts a policy in force; returns the open flows to cut.
-    pub fn apply(&mut self, now: Now, policy: Policy) -> Vec<FlowId> {
-        let _ = (now, policy);
-        Vec::new()
-    }
-
-    /// To be called at least every few seconds: emits records of flows that live on,
-    /// forgets what is stale; returns flows whose verdict changed to `Block`.
-    pub fn tick(&mut self, now: Now) -> Vec<FlowId> {
-        let _ = now;
-        Vec::new()
-    }
-
-    /// The records made since the last call.
-    pub fn take_records(&mut self) -> Vec<Record> {
-        Vec::new()
-    }
-
-    /// Flows answered with [`Verdict::Ignore`] that turned out to be a provider's, since the
-    /// last call: those open before the capture, once another connection showed whose address
-    /// they go to. To be counted from now on.
-    pub fn take_found(&mut self) -> Vec<FlowId> {
-        Vec::new()
-    }
-
-    /// Whether packets beyond a hello should wait for the verdict.
-    pub fn is_strict(&self, now: Now) -> bool {
-        let _ = now;
-        false
-    }
 }

@@ -1,0 +1,154 @@
+//! A flow that is a provider's: whose, what it carried, and whether it was refused.
+
+use std::sync::Arc;
+
+use toktra_catalog::{Catalog, Kind, Service, Tokens};
+use toktra_meter::{Basis, Counters, Delta, Meter};
+use toktra_protocol::event::Blocked;
+use toktra_protocol::{BlockReason, Estimate, EventBody, NameSource, UnixSeconds, Usage};
+
+use crate::undecided::Named;
+use crate::{Now, Transport, Verdict};
+
+/// A flow that is a provider's.
+pub(crate) struct Attributed {
+    pub(crate) service: &'static Service,
+    pub(crate) host: Arc<str>,
+    source: NameSource,
+    user_account: Option<Arc<str>>,
+    application: Option<Arc<str>>,
+    transport: Transport,
+    /// Older than the capture.
+    partial: bool,
+    meter: Meter,
+    pub(crate) standing: Standing,
+    pub(crate) emitted_ms: u64,
+    pub(crate) heard_ms: u64,
+}
+
+/// What was decided of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Metered,
+    /// It was refused before its request: nothing of it is counted.
+    Refused,
+    /// It was open; its last counts are still to come.
+    Cut,
+}
+
+/// Whose flow it is.
+pub(crate) struct Who {
+    pub(crate) user_account: Option<Arc<str>>,
+    pub(crate) application: Option<Arc<str>>,
+}
+
+impl Attributed {
+    /// A flow that opened under the capture's eyes and has sent `hello_bytes`.
+    pub(crate) fn new(
+        now: Now,
+        named: Named,
+        who: Who,
+        transport: Transport,
+        meter: Meter,
+        partial: bool,
+    ) -> Self {
+        Self {
+            service: named.service,
+            host: named.host,
+            source: named.source,
+            user_account: who.user_account,
+            application: who.application,
+            transport,
+            partial,
+            meter,
+            standing: Standing::Metered,
+            emitted_ms: now.monotonic_ms,
+            heard_ms: now.monotonic_ms,
+        }
+    }
+
+    /// Whether it is older than the capture.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.partial
+    }
+
+    /// What the capture is told.
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self.standing {
+            Standing::Metered => Verdict::Meter,
+            Standing::Refused | Standing::Cut => Verdict::Block,
+        }
+    }
+
+    /// Takes in its counts.
+    pub(crate) fn count(&mut self, catalog: &'static Catalog, now: Now, counters: Counters) {
+        self.heard_ms = now.monotonic_ms;
+        if self.standing != Standing::Refused {
+            let basis = self.basis(catalog, now.wall);
+            self.meter.sample(now.monotonic_ms, counters, &basis);
+        }
+    }
+
+    /// What it carried since the last time, if anything.
+    pub(crate) fn usage(&mut self, catalog: &'static Catalog, now: Now) -> Option<EventBody> {
+        self.emitted_ms = now.monotonic_ms;
+        let basis = self.basis(catalog, now.wall);
+        let delta = self.meter.take(&basis)?;
+        Some(EventBody::Usage(self.record(catalog, delta, basis.id())))
+    }
+
+    /// That it was refused, or cut.
+    pub(crate) fn blocked(&self, catalog: &'static Catalog, reason: BlockReason, cut: bool) -> EventBody {
+        EventBody::Blocked(Blocked {
+            provider: catalog.provider(self.service).id.clone(),
+            service: self.service.id.clone(),
+            host: self.host.to_string(),
+            name_source: self.source,
+            user_account: owned(&self.user_account),
+            application: owned(&self.application),
+            reason,
+            cut,
+        })
+    }
+
+    fn record(&self, catalog: &'static Catalog, delta: Delta, calibration: &str) -> Usage {
+        Usage {
+            provider: catalog.provider(self.service).id.clone(),
+            service: self.service.id.clone(),
+            host: self.host.to_string(),
+            name_source: self.source,
+            user_account: owned(&self.user_account),
+            application: owned(&self.application),
+            exchanges: delta.exchanges,
+            bytes_out: delta.bytes_out,
+            bytes_in: delta.bytes_in,
+            bytes_handshake: delta.bytes_handshake,
+            duration_s: delta.duration_s,
+            streaming: delta.streaming,
+            partial: self.partial,
+            tokens_in: estimate(delta.tokens_in),
+            tokens_out: estimate(delta.tokens_out),
+            calibration: calibration.to_owned(),
+        }
+    }
+
+    /// Calibrations were fitted on TLS over TCP; QUIC's framing differs.
+    fn basis(&self, catalog: &'static Catalog, wall: UnixSeconds) -> Basis<'static> {
+        Basis {
+            calibration: match self.transport {
+                Transport::Tcp => catalog.calibration(self.service),
+                Transport::Udp => None,
+            },
+            is_api: matches!(self.service.kind, Kind::Api | Kind::Cloud),
+            wall_unix_s: wall.0,
+        }
+    }
+}
+
+fn owned(label: &Option<Arc<str>>) -> Option<String> {
+    label.as_deref().map(str::to_owned)
+}
+
+fn estimate(tokens: Tokens) -> Estimate {
+    Estimate { low: tokens.low, point: tokens.point, high: tokens.high }
+}
