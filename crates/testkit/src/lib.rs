@@ -2,6 +2,7 @@
 //! the end-to-end tests and `make demo` share. Development only; nothing here ships.
 
 pub mod authority;
+pub mod capture_file;
 pub mod lab;
 pub mod process;
 mod proxy;
