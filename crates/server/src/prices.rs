@@ -1,5 +1,6 @@
 //! The catalogue's prices as the ledger's tariff.
 
+use toktra_catalog::{Catalog, Tokens};
 use toktra_protocol::{Estimate, UnixSeconds};
 use toktra_store::ledger::{Cost, Tariff};
 
@@ -8,7 +9,22 @@ use toktra_store::ledger::{Cost, Tariff};
 pub struct CatalogPrices;
 
 impl Tariff for CatalogPrices {
-    fn cost(&self, _service: &str, _at: UnixSeconds, _in: Estimate, _out: Estimate) -> Option<Cost> {
-        None
+    fn cost(
+        &self,
+        service: &str,
+        at: UnixSeconds,
+        tokens_in: Estimate,
+        tokens_out: Estimate,
+    ) -> Option<Cost> {
+        let cost = Catalog::builtin().cost(service, at.0, tokens(tokens_in), tokens(tokens_out))?;
+        Some(Cost {
+            low_micros: cost.low_micros,
+            point_micros: cost.point_micros,
+            high_micros: cost.high_micros,
+        })
     }
+}
+
+fn tokens(estimate: Estimate) -> Tokens {
+    Tokens { low: estimate.low, point: estimate.point, high: estimate.high }
 }
