@@ -139,6 +139,20 @@ impl Capture {
         }
     }
 
+    /// Reads the counts of metered flows a last time, hands them to `decide` as their close, and
+    /// detaches.
+    pub fn detach(mut self, decide: &mut Decide<'_>) {
+        while self.drain(decide) {}
+        let metered = |known: &Known| known.verdict == Verdict::Meter;
+        let ids: Vec<u64> =
+            self.known.iter().filter(|(_, known)| metered(known)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Ok(flow) = self.programs.flows.get(&id, 0) {
+                self.close(id, flow.counters(), decide);
+            }
+        }
+    }
+
     /// Puts a verdict in force: `Block` cuts the flow, `Meter` counts one that was ignored.
     pub fn set_verdict(&mut self, flow: FlowId, verdict: Verdict) {
         self.put_in_force(flow.0, verdict, 0);

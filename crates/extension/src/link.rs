@@ -1,0 +1,217 @@
+//! The connection to the agent's socket. Invariants: nothing here ever waits; a peer that is
+//! neither root nor the agent's account is not spoken to; on every connection the agent first
+//! seeds, then gets what its spool does not have; a link that fails is made anew with growing
+//! pauses, and until then the rest of the process goes on.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use rustix::event::PollFlags;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use toktra_protocol::local::{self, Frames, FromExtension, Health, Seed, ToExtension};
+
+use crate::outbox::Outbox;
+
+/// Bytes that may wait for the agent to read them, beside one frame.
+const UNSENT_LIMIT: usize = 64 * 1024;
+/// How long a new connection waits for the agent's seed.
+const SEED_TIMEOUT_MS: u64 = 10_000;
+const BACK_OFF_FIRST_MS: u64 = 50;
+const BACK_OFF_LAST_MS: u64 = 2_000;
+
+/// Where the agent listens, and who it may be.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// User identifiers that may be behind it.
+    pub users: Vec<u32>,
+}
+
+/// The connection, or the pause before the next attempt.
+#[derive(Debug)]
+pub struct Link {
+    peer: Peer,
+    run: uuid::Uuid,
+    state: State,
+    back_off_ms: u64,
+    health_said: Option<Health>,
+}
+
+#[derive(Debug)]
+enum State {
+    Away { retry_at_ms: u64 },
+    Open(Box<Connection>),
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: UnixStream,
+    frames: Frames,
+    unsent: Vec<u8>,
+    opened_at_ms: u64,
+    /// Number of the last record sent on this connection; `None` until the seed has come.
+    sent: Option<u64>,
+}
+
+impl Link {
+    /// A link that connects at the next [`Link::advance`].
+    pub fn new(peer: Peer, run: uuid::Uuid) -> Self {
+        let state = State::Away { retry_at_ms: 0 };
+        Self { peer, run, state, back_off_ms: BACK_OFF_FIRST_MS, health_said: None }
+    }
+
+    /// Connects if it is time, reads what came, and sends what it can. The newest seed is returned.
+    pub fn advance(&mut self, now_ms: u64, outbox: &mut Outbox, health: &Health) -> Option<Seed> {
+        if let State::Away { retry_at_ms } = self.state {
+            if now_ms < retry_at_ms {
+                return None;
+            }
+            match self.open(now_ms) {
+                Ok(connection) => {
+                    self.health_said = None;
+                    self.state = State::Open(Box::new(connection));
+                }
+                Err(error) => {
+                    self.lose(now_ms, &error);
+                    return None;
+                }
+            }
+        }
+        match self.exchange(now_ms, outbox, health) {
+            Ok(seed) => seed,
+            Err(error) => {
+                self.lose(now_ms, &error);
+                None
+            }
+        }
+    }
+
+    /// What to wait for, if there is a connection.
+    pub fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let State::Open(connection) = &self.state else { return None };
+        let writes = if connection.unsent.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        Some((connection.stream.as_fd(), PollFlags::IN | writes))
+    }
+
+    /// When the next attempt is due, if there is no connection.
+    pub fn retry_at_ms(&self) -> Option<u64> {
+        match self.state {
+            State::Away { retry_at_ms } => Some(retry_at_ms),
+            State::Open(_) => None,
+        }
+    }
+
+    /// Says how the capture is doing once more, changed or not.
+    pub fn repeat_health(&mut self) {
+        self.health_said = None;
+    }
+
+    fn open(&self, now_ms: u64) -> io::Result<Connection> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&self.peer.socket)?)?;
+        let user = rustix::net::sockopt::socket_peercred(&socket)?.uid.as_raw();
+        if !self.peer.users.contains(&user) {
+            let text = format!("user {user} listens on the agent's socket; see --agent-user");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
+        let hello = FromExtension::Hello {
+            version: local::VERSION,
+            run: self.run,
+            extension_version: env!("CARGO_PKG_VERSION").into(),
+        };
+        Ok(Connection {
+            stream: UnixStream::from(socket),
+            frames: Frames::default(),
+            unsent: encode(&hello)?,
+            opened_at_ms: now_ms,
+            sent: None,
+        })
+    }
+
+    fn exchange(&mut self, now_ms: u64, outbox: &mut Outbox, health: &Health) -> io::Result<Option<Seed>> {
+        let State::Open(connection) = &mut self.state else { return Ok(None) };
+        let seed = connection.receive(outbox)?;
+        if connection.sent.is_none() && now_ms.saturating_sub(connection.opened_at_ms) > SEED_TIMEOUT_MS {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the agent did not send a seed"));
+        }
+        if connection.sent.is_some() {
+            self.back_off_ms = BACK_OFF_FIRST_MS;
+            if self.health_said.as_ref() != Some(health) && connection.unsent.len() < UNSENT_LIMIT {
+                connection.unsent.extend(encode(&FromExtension::Health(health.clone()))?);
+                self.health_said = Some(health.clone());
+            }
+        }
+        connection.send(outbox)?;
+        Ok(seed)
+    }
+
+    fn lose(&mut self, now_ms: u64, error: &io::Error) {
+        tracing::info!(%error, retry_in_ms = self.back_off_ms, "the agent is away");
+        self.state = State::Away { retry_at_ms: now_ms + self.back_off_ms };
+        self.back_off_ms = (self.back_off_ms * 2).min(BACK_OFF_LAST_MS);
+    }
+}
+
+impl Connection {
+    fn receive(&mut self, outbox: &mut Outbox) -> io::Result<Option<Seed>> {
+        let mut newest = None;
+        let mut buffer = [0; 8192];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+                Ok(length) => self.frames.push(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(newest),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            while let Some(message) = self.frames.take::<ToExtension>().map_err(io::Error::other)? {
+                match message {
+                    ToExtension::Seed(seed) => {
+                        outbox.acknowledge(self.welcome(&seed)?);
+                        newest = Some(seed);
+                    }
+                    ToExtension::Acknowledged { number } => outbox.acknowledge(number),
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, seed: &Seed) -> io::Result<u64> {
+        if seed.version != local::VERSION {
+            let (theirs, ours) = (seed.version, local::VERSION);
+            let text =
+                format!("the agent speaks version {theirs}, this is {ours}; install both from one release");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        // What goes beyond is sent on this connection, also what went out on an earlier one.
+        self.sent = Some(self.sent.unwrap_or(0).max(seed.acknowledged));
+        Ok(seed.acknowledged)
+    }
+
+    fn send(&mut self, outbox: &Outbox) -> io::Result<()> {
+        loop {
+            while let (true, Some(sent)) = (self.unsent.len() < UNSENT_LIMIT, self.sent) {
+                let Some(record) = outbox.after(sent) else { break };
+                self.unsent.extend(encode(&FromExtension::Record(record.clone()))?);
+                self.sent = Some(record.number);
+            }
+            if self.unsent.is_empty() {
+                return Ok(());
+            }
+            match self.stream.write(&self.unsent) {
+                Ok(length) => drop(self.unsent.drain(..length)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn encode(message: &FromExtension) -> io::Result<Vec<u8>> {
+    local::encode(message).map_err(io::Error::other)
+}

@@ -1,0 +1,101 @@
+//! Records that the agent has not acknowledged. Invariants: at most [`LIMIT`] of them; numbers
+//! are 1, 2, 3… without a gap, so what found no room never had a number; how many those were is
+//! said in a record of its own as soon as there is room again.
+
+use std::collections::VecDeque;
+
+use toktra_protocol::event::Dropped;
+use toktra_protocol::local::Record;
+use toktra_protocol::{EventBody, Minute};
+
+/// Most records that wait, some 5 MiB.
+pub const LIMIT: usize = 10_000;
+
+/// Records in the order of their numbers.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    waiting: VecDeque<Record>,
+    last_number: u64,
+    dropped: u64,
+    dropped_unsaid: u64,
+}
+
+impl Outbox {
+    /// Numbers a record and keeps it, or counts it as dropped.
+    pub fn push(&mut self, minute: Minute, body: EventBody) {
+        if self.dropped_unsaid > 0 && self.waiting.len() + 1 < LIMIT {
+            let dropped = Dropped { events: self.dropped_unsaid, place: "extension".into() };
+            self.dropped_unsaid = 0;
+            self.number(minute, EventBody::Dropped(dropped));
+        }
+        if self.waiting.len() < LIMIT {
+            self.number(minute, body);
+        } else {
+            self.dropped += 1;
+            self.dropped_unsaid += 1;
+        }
+    }
+
+    /// The agent's spool has everything up to this number.
+    pub fn acknowledge(&mut self, number: u64) {
+        while self.waiting.front().is_some_and(|record| record.number <= number) {
+            self.waiting.pop_front();
+        }
+    }
+
+    /// The first record after this number that still waits.
+    pub fn after(&self, number: u64) -> Option<&Record> {
+        let first = self.waiting.front()?.number;
+        let index = (number + 1).saturating_sub(first);
+        self.waiting.get(usize::try_from(index).ok()?)
+    }
+
+    /// Whether everything is acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Records that found no room since the start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    fn number(&mut self, minute: Minute, body: EventBody) {
+        self.last_number += 1;
+        self.waiting.push_back(Record { number: self.last_number, minute, body });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(events: u64) -> EventBody {
+        EventBody::Dropped(Dropped { events, place: "engine".into() })
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_can_be_sent_again() {
+        let mut outbox = Outbox::default();
+        (1..=3).for_each(|events| outbox.push(Minute(1), body(events)));
+        assert_eq!(outbox.after(0).unwrap().number, 1);
+        assert_eq!(outbox.after(2).unwrap().number, 3);
+        assert!(outbox.after(3).is_none());
+        outbox.acknowledge(2);
+        assert_eq!(outbox.after(0).unwrap().number, 3);
+        outbox.acknowledge(3);
+        assert!(outbox.is_empty() && outbox.after(0).is_none());
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_said_when_there_is_room() {
+        let mut outbox = Outbox::default();
+        (0..LIMIT as u64 + 7).for_each(|events| outbox.push(Minute(1), body(events)));
+        assert_eq!(outbox.dropped(), 7);
+        outbox.acknowledge(2);
+        outbox.push(Minute(2), body(9));
+        let said = outbox.after(LIMIT as u64).unwrap();
+        assert_eq!(said.body, EventBody::Dropped(Dropped { events: 7, place: "extension".into() }));
+        assert_eq!(outbox.after(LIMIT as u64 + 1).unwrap().number, LIMIT as u64 + 2);
+    }
+}
