@@ -6,7 +6,10 @@
     reason = "a test that cannot go on has failed"
 )]
 
+#[path = "../../../../fuzz/bodies.rs"]
+mod bodies;
 mod differential;
+mod fuzz_corpus;
 mod preludes;
 mod quic;
 mod splits;

@@ -1,5 +1,8 @@
 //! Datagrams, sealed by rustls.
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
 use toktra_hello::{Answer, QuicFlow, Reason};
 
 use crate::support::initial::{Initial, crypto, long_header, opaque};
@@ -241,4 +244,53 @@ fn pieces_of_many_connections_are_bounded() {
     }
     assert_eq!(answers.iter().filter(|answer| **answer == no_name(Reason::Malformed)).count(), 8);
     assert_eq!(answers.iter().filter(|answer| **answer == Answer::NeedMore).count(), 248);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+    #[test]
+    fn a_hello_in_any_frames_over_any_datagrams_gives_its_name(
+        padding in 0_usize..3000,
+        cuts in vec(any::<Index>(), 0..20),
+        order in vec(any::<Index>(), 0..20),
+        overlap in 0_usize..30,
+        per_datagram in 1_usize..6,
+    ) {
+        let message = Hello::new("api.openai.com").with_extension(21, vec![0; padding]).message();
+        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(message.len() + 1)).collect();
+        ends.push(message.len());
+        ends.sort_unstable();
+        let starts = [0].into_iter().chain(ends.clone());
+        let mut frames: Vec<Vec<u8>> = starts
+            .zip(&ends)
+            .map(|(start, end)| crypto(start, &message[start..(end + overlap).min(message.len())]))
+            .collect();
+        for index in order {
+            let moved = frames.remove(index.index(frames.len()));
+            frames.push(moved);
+        }
+        let mut flow = QuicFlow::new();
+        let mut answer = Answer::NeedMore;
+        for (number, frames) in frames.chunks(per_datagram).enumerate() {
+            prop_assert_eq!(&answer, &Answer::NeedMore);
+            let packet = Initial { number: number as u32, ..Initial::new(ID, frames.concat()) };
+            answer = flow.push(&packet.seal()).into_owned();
+            if answer != Answer::NeedMore {
+                break;
+            }
+        }
+        prop_assert_eq!(answer, name("api.openai.com"));
+    }
+
+    #[test]
+    fn no_authentic_content_panics(frames in vec(vec(any::<u8>(), 0..60), 1..5), start in 0..6_usize) {
+        let starts: [&[u8]; 6] = [&[], &[6, 0], &[6, 0, 20, 1, 0, 0], &[2, 1, 1], &[0x1c, 0], &[6, 0xff, 0xff]];
+        let mut flow = QuicFlow::new();
+        for bytes in frames {
+            let frames = [starts[start], &bytes].concat();
+            let answer = flow.push(&Initial::new(ID, frames).seal()).into_owned();
+            prop_assert!(!matches!(answer, Answer::Name { .. } | Answer::NotTls), "{:?}", answer);
+        }
+    }
 }
