@@ -203,3 +203,89 @@ fn a_dropped_capture_leaves_nothing_in_the_kernel() {
         assert!(Instant::now() < deadline, "programs {ids:?} or maps {maps} remain");
     }
 }
+
+#[test]
+fn a_container_in_a_child_cgroup_and_a_network_of_its_own_is_cut_too() {
+    // Nobody outside this network has that port, so any will do.
+    let mut watch = Watch::new(&[4433], &[(NAME, Verdict::Block)]);
+    std::fs::create_dir(watch.cgroup.0.join("container")).unwrap();
+    let program = "import socket, subprocess, threading\n\
+                   subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True)\n\
+                   l = socket.create_server(('127.0.0.1', 4433))\n\
+                   kept = []\n\
+                   threading.Thread(target=lambda: kept.append(l.accept()), daemon=True).start()\n\
+                   s = socket.create_connection(('127.0.0.1', 4433))\n\
+                   s.sendall(b'api.openai.com')\n\
+                   try: print(s.recv(5))\n\
+                   except OSError as e: print(e.errno)";
+    let child = Command::new("sh")
+        .args(["-c", "echo $$ > \"$0/container/cgroup.procs\" && exec unshare -n python3 -u -c \"$1\""])
+        .arg(&watch.cgroup.0)
+        .arg(program)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (_, said) = watch.finish(child);
+    assert_eq!(said.trim(), libc::ECONNABORTED.to_string());
+    assert_eq!(watch.capture.counts().sockets_left, 0);
+    watch.until_forgotten();
+}
+
+#[test]
+fn while_strict_what_follows_the_first_segment_waits_for_the_verdict() {
+    let server = PlainServer::start("127.0.0.1:0", 1);
+    let mut watch = Watch::new(&[server.address.port()], &[(NAME, Verdict::Meter)]);
+    watch.capture.set_strict(true);
+    let program = format!(
+        "import socket\n\
+         s = socket.create_connection(('127.0.0.1', {}))\n\
+         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)\n\
+         s.sendall(b'hello api.openai.com'); s.sendall(b'request\\n'); s.recv(1)",
+        server.address.port()
+    );
+    let child = python(&watch.cgroup, &program);
+    // Nobody answers the kernel yet.
+    let deadline = Instant::now() + lab::PATIENCE;
+    while watch.capture.counts().packets_dropped == 0 {
+        assert!(Instant::now() < deadline, "nothing was held");
+    }
+    assert!(server.received.load(Ordering::SeqCst) <= 20, "the request waits");
+    assert!(watch.finish(child).0.success());
+    assert_eq!(server.received.load(Ordering::SeqCst), 28);
+    watch.until_forgotten();
+}
+
+#[test]
+fn while_strict_a_prelude_and_its_answer_pass() {
+    let server = PlainServer::start("127.0.0.1:0", 4);
+    let mut watch = Watch::new(&[server.address.port()], &[(NAME, Verdict::Meter)]);
+    watch.capture.set_strict(true);
+    let program = format!(
+        "import socket\n\
+         s = socket.create_connection(('127.0.0.1', {}))\n\
+         for text in (b'CONNECT\\n', b'again\\n', b'api.openai.com\\n'): s.sendall(text); s.recv(4)",
+        server.address.port()
+    );
+    let child = python(&watch.cgroup, &program);
+    assert!(watch.finish(child).0.success());
+    watch.until("the flow closed", |stories| stories.iter().any(|story| story.closed));
+    assert_eq!(watch.stories[0].counters.bytes_in, 12);
+    watch.until_forgotten();
+}
+
+#[test]
+fn a_hello_of_many_segments_arrives_whole() {
+    let server = PlainServer::start("127.0.0.1:0", 1);
+    let mut watch = Watch::new(&[server.address.port()], &[("end of hello", Verdict::Meter)]);
+    let program = format!(
+        "import socket\n\
+         s = socket.create_connection(('127.0.0.1', {}))\n\
+         s.sendall(bytes(i * 7 % 251 for i in range(15000)) + b'end of hello\\n'); s.recv(1)",
+        server.address.port()
+    );
+    let child = python(&watch.cgroup, &program);
+    assert!(watch.finish(child).0.success());
+    let expected: Vec<u8> = (0..15_000_u32).map(|i| (i * 7 % 251) as u8).collect();
+    assert_eq!(watch.stories[0].outbound[..15_000], expected);
+    watch.until_forgotten();
+}
