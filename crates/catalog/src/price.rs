@@ -19,7 +19,7 @@ pub struct Tokens {
 /// A cost in micro-dollars: a point within an interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// The cheapest plausible model on the lower bounds.
+    /// The cheapest plausible model on the lower bounds, everything sent from its cache.
     pub low_micros: u64,
     /// The typical model on the points.
     pub point_micros: u64,
@@ -33,11 +33,13 @@ pub struct Cost {
 pub struct Model {
     /// The provider's name for it.
     pub name: String,
-    /// Whether the point estimate takes it; one of a provider's models at any time.
+    /// Whether the point estimate takes it: of those in force the one that came last.
     #[serde(default)]
     pub typical: bool,
     /// Micro-dollars per million tokens sent.
     pub input_micros_per_mtok: u64,
+    /// The same for tokens that the provider had in its cache, where it takes less for them.
+    pub cached_input_micros_per_mtok: Option<u64>,
     /// Micro-dollars per million tokens received.
     pub output_micros_per_mtok: u64,
     /// First day on which it holds, UTC: `2025-08-07`.
@@ -57,21 +59,29 @@ impl Model {
         from.is_some_and(|from| from <= at_unix_s) && until.is_none_or(|until| at_unix_s < until)
     }
 
+    /// At the full price.
     fn micros(&self, tokens_in: u64, tokens_out: u64) -> u64 {
-        let of = |tokens: u64, price: u64| u128::from(tokens) * u128::from(price);
-        let micros = (of(tokens_in, self.input_micros_per_mtok)
-            + of(tokens_out, self.output_micros_per_mtok))
-            / 1_000_000;
-        u64::try_from(micros).unwrap_or(u64::MAX)
+        micros([(tokens_in, self.input_micros_per_mtok), (tokens_out, self.output_micros_per_mtok)])
     }
+
+    /// As if every token sent had been in the cache.
+    fn least_micros(&self, tokens_in: u64, tokens_out: u64) -> u64 {
+        let price_in = self.cached_input_micros_per_mtok.unwrap_or(self.input_micros_per_mtok);
+        micros([(tokens_in, price_in), (tokens_out, self.output_micros_per_mtok)])
+    }
+}
+
+fn micros(parts: [(u64, u64); 2]) -> u64 {
+    let sum: u128 = parts.iter().map(|&(tokens, price)| u128::from(tokens) * u128::from(price)).sum();
+    u64::try_from(sum / 1_000_000).unwrap_or(u64::MAX)
 }
 
 /// The cost of tokens at a time, or `None` when no price is in force.
 pub(crate) fn cost(models: &[Model], at_unix_s: u64, tokens_in: Tokens, tokens_out: Tokens) -> Option<Cost> {
     let in_force = || models.iter().filter(|model| model.holds_at(at_unix_s));
-    let low_micros = in_force().map(|model| model.micros(tokens_in.low, tokens_out.low)).min()?;
+    let low_micros = in_force().map(|model| model.least_micros(tokens_in.low, tokens_out.low)).min()?;
     let high_micros = in_force().map(|model| model.micros(tokens_in.high, tokens_out.high)).max()?;
-    let typical = in_force().find(|model| model.typical)?;
+    let typical = in_force().filter(|model| model.typical).max_by_key(|model| &model.valid_from)?;
     let point_micros = typical.micros(tokens_in.point, tokens_out.point).clamp(low_micros, high_micros);
     Some(Cost { low_micros, point_micros, high_micros })
 }
@@ -104,6 +114,7 @@ mod tests {
             name: name.into(),
             typical,
             input_micros_per_mtok: price,
+            cached_input_micros_per_mtok: None,
             output_micros_per_mtok: price * 4,
             valid_from: from.into(),
             valid_until: None,
@@ -154,6 +165,16 @@ mod tests {
         };
         assert_eq!(at("2025-12-31").unwrap().point_micros, 2_000_000);
         assert_eq!(at("2026-01-01").unwrap().point_micros, 1_000_000);
+    }
+
+    #[test]
+    fn the_lower_bound_allows_for_the_cache_and_the_typical_model_is_the_latest() {
+        let mut old = model("old", 4_000_000, true, "2025-01-01");
+        old.cached_input_micros_per_mtok = Some(400_000);
+        let models = [old, model("new", 2_000_000, true, "2026-01-01")];
+        let million = tokens(1_000_000, 1_000_000, 1_000_000);
+        let cost = cost(&models, 1_795_392_000, million, Tokens::default()).unwrap();
+        assert_eq!((cost.low_micros, cost.point_micros, cost.high_micros), (400_000, 2_000_000, 4_000_000));
     }
 
     proptest! {

@@ -148,16 +148,37 @@ fn the_outer_name_of_ech_is_no_providers() {
 }
 
 #[test]
-fn a_provider_with_prices_has_exactly_one_typical_model_now() {
+fn a_provider_with_prices_can_be_priced_from_its_first_typical_model_on() {
     let million = Tokens { low: 1_000_000, point: 1_000_000, high: 1_000_000 };
-    for provider in Catalog::builtin().providers().iter().filter(|provider| !provider.models().is_empty()) {
-        let typical = provider.models().iter().filter(|model| model.typical && model.valid_until.is_none());
-        assert_eq!(typical.count(), 1, "{}", provider.id);
+    let mut priced = 0;
+    for service in Catalog::builtin().services().iter().filter(|s| matches!(s.kind, Kind::Api | Kind::Cloud))
+    {
+        if Catalog::builtin().provider(service).models().is_empty() {
+            continue;
+        }
+        priced += 1;
+        for at in [1_767_225_600, NOVEMBER_2026, NOVEMBER_2026 + 365 * 86_400] {
+            let cost = Catalog::builtin().cost(&service.id, at, million, million).unwrap();
+            assert!(0 < cost.low_micros && cost.low_micros <= cost.point_micros, "{}", service.id);
+            assert!(
+                cost.point_micros <= cost.high_micros && cost.high_micros < 1_000_000_000,
+                "{}",
+                service.id
+            );
+        }
     }
+    assert!(priced >= 8, "{priced}");
+}
+
+#[test]
+fn a_cost_by_hand_agrees() {
+    // gpt-6.1-sol: $2 and $10 a million; the dearest is gpt-6-astra at $10 and $50, the cheapest
+    // gpt-5-nano from its cache at $0.005 and $0.40.
+    let million = Tokens { low: 1_000_000, point: 1_000_000, high: 1_000_000 };
     let cost = Catalog::builtin().cost("openai-api", NOVEMBER_2026, million, million).unwrap();
-    assert!(
-        0 < cost.low_micros && cost.low_micros <= cost.point_micros && cost.point_micros <= cost.high_micros
-    );
+    assert_eq!(cost.point_micros, 12_000_000);
+    assert_eq!(cost.high_micros, 60_000_000);
+    assert_eq!(cost.low_micros, 405_000);
 }
 
 #[test]
