@@ -1,0 +1,299 @@
+//! What is true of the agent at the moment. Tasks write their part; `status` and the
+//! extension's seed are read from it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use toktra_identity::Credential;
+use toktra_protocol::local::{Health, Seed, Status, VERSION};
+use toktra_protocol::{Directive, ToktraDomain, UnixSeconds};
+
+use crate::clock::Clock;
+use crate::spooler::Counts;
+
+/// A clock that is off by more, in seconds, is reported.
+const SKEW_LIMIT_S: u64 = 120;
+/// A certificate that ends sooner, in seconds, is reported.
+const EXPIRY_NOTICE_S: u64 = 14 * 24 * 60 * 60;
+
+/// Someone who waits until what is in the spool was sent, or could not be.
+pub type FlushAsk = oneshot::Sender<()>;
+
+/// The directive in force, by the device's clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The newest that was accepted.
+    pub directive: Option<Directive>,
+    /// When its block lapses.
+    pub block_until: Option<UnixSeconds>,
+}
+
+impl Policy {
+    /// A directive received now: what it says of its validity is counted from now, so that
+    /// a clock that differs from the backend's makes no difference.
+    pub fn received(directive: Directive, now: UnixSeconds) -> Self {
+        let validity_s = directive.valid_until.0.saturating_sub(directive.issued_at.0);
+        Self { directive: Some(directive), block_until: Some(now.plus(validity_s)) }
+    }
+
+    /// A directive from the store: its own times hold.
+    pub fn stored(directive: Directive) -> Self {
+        let block_until = Some(directive.valid_until);
+        Self { directive: Some(directive), block_until }
+    }
+
+    /// Version of the directive.
+    pub fn version(&self) -> Option<u64> {
+        self.directive.as_ref().map(|directive| directive.version)
+    }
+}
+
+/// How the uplink fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Uplink {
+    /// Nothing is wrong.
+    #[default]
+    Well,
+    /// The last attempt failed; another follows.
+    Failing(String),
+    /// The backend refuses this device; only a person can change that.
+    Refused(String),
+}
+
+#[derive(Debug, Default)]
+struct Facts {
+    credential: Option<Credential>,
+    identity_error: Option<String>,
+    uplink: Uplink,
+    last_flush: Option<UnixSeconds>,
+    directive_error: Option<String>,
+    spool_error: Option<String>,
+    skew_s: i64,
+    connections: usize,
+    health: Option<Health>,
+    counts: Option<watch::Receiver<Counts>>,
+    flush: Option<mpsc::Sender<FlushAsk>>,
+}
+
+/// The board.
+#[derive(Debug)]
+pub struct Board {
+    /// The only source of time.
+    pub clock: Clock,
+    configured: Option<ToktraDomain>,
+    facts: Mutex<Facts>,
+    policy: watch::Sender<Policy>,
+}
+
+impl Board {
+    /// An empty board.
+    pub fn new(clock: Clock, configured: Option<ToktraDomain>) -> Self {
+        Self { clock, configured, facts: Mutex::default(), policy: watch::Sender::new(Policy::default()) }
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The device is enrolled as this, and the session has begun.
+    pub fn begin(
+        &self,
+        credential: Credential,
+        counts: watch::Receiver<Counts>,
+        flush: mpsc::Sender<FlushAsk>,
+    ) {
+        let credential = Some(credential);
+        *self.facts() = Facts { credential, counts: Some(counts), flush: Some(flush), ..Facts::default() };
+    }
+
+    /// No session: the device is not enrolled, or the reason given holds it up.
+    pub fn end(&self, reason: Option<String>) {
+        *self.facts() = Facts { identity_error: reason, ..Facts::default() };
+        self.policy.send_replace(Policy::default());
+    }
+
+    /// The uplink's last attempt.
+    pub fn set_uplink(&self, uplink: Uplink) {
+        self.facts().uplink = uplink;
+    }
+
+    /// The backend has acknowledged a batch.
+    pub fn flushed(&self) {
+        let now = self.clock.now();
+        let mut facts = self.facts();
+        facts.last_flush = Some(now);
+        facts.uplink = Uplink::Well;
+    }
+
+    /// Why directives do not come, if they do not.
+    pub fn set_directive_error(&self, error: Option<String>) {
+        self.facts().directive_error = error;
+    }
+
+    /// Why records cannot be stored, if they cannot.
+    pub fn set_spool_error(&self, error: Option<String>) {
+        self.facts().spool_error = error;
+    }
+
+    /// The server's clock, read from an answer.
+    pub fn note_server_time(&self, server: UnixSeconds) {
+        self.facts().skew_s = self.clock.now().0.cast_signed().saturating_sub(server.0.cast_signed());
+    }
+
+    /// An extension has connected (1) or gone (-1).
+    pub fn count_extension(&self, change: isize) {
+        let mut facts = self.facts();
+        facts.connections = facts.connections.saturating_add_signed(change);
+        if facts.connections == 0 {
+            facts.health = None;
+        }
+    }
+
+    /// How the capture is doing.
+    pub fn set_health(&self, health: Health) {
+        self.facts().health = Some(health);
+    }
+
+    /// Puts a directive in force.
+    pub fn apply(&self, policy: Policy) {
+        self.policy.send_replace(policy);
+    }
+
+    /// The directive in force, and a notice when it changes.
+    pub fn policy(&self) -> watch::Receiver<Policy> {
+        self.policy.subscribe()
+    }
+
+    /// Where to ask for a flush; none when there is nobody to send to.
+    pub fn flush(&self) -> Option<mpsc::Sender<FlushAsk>> {
+        self.facts().flush.clone()
+    }
+
+    /// What an extension must know.
+    pub fn seed(&self, acknowledged: u64) -> Seed {
+        let policy = self.policy.borrow().clone();
+        let facts = self.facts();
+        let domain = facts.credential.as_ref().map(|credential| &credential.enrolled().domain);
+        let (lock, block) =
+            policy.directive.map_or((None, None), |directive| (directive.lock, directive.block));
+        Seed {
+            version: VERSION,
+            acknowledged,
+            lock,
+            block_until: policy.block_until.filter(|_| block.is_some()),
+            block,
+            own_hosts: domain.map(own_hosts).unwrap_or_default(),
+        }
+    }
+
+    /// What is true.
+    pub fn status(&self) -> Status {
+        let now = self.clock.now();
+        let policy = self.policy.borrow().clone();
+        let facts = self.facts();
+        let mut status =
+            Status { degraded: facts.degraded(now, self.configured.as_ref()), ..Status::default() };
+        describe(&mut status, facts.credential.as_ref(), self.configured.as_ref());
+        let counts = facts.counts.as_ref().map(|counts| *counts.borrow()).unwrap_or_default();
+        status.last_flush = facts.last_flush;
+        status.last_error = match &facts.uplink {
+            Uplink::Well => None,
+            Uplink::Failing(error) | Uplink::Refused(error) => Some(error.clone()),
+        };
+        status.events_waiting = counts.waiting;
+        status.acknowledged = counts.acknowledged;
+        status.events_dropped = counts.dropped;
+        status.extension_connected = facts.connections > 0;
+        status.health = facts.health.clone();
+        in_force(&mut status, policy, now);
+        status
+    }
+}
+
+impl Facts {
+    fn degraded(&self, now: UnixSeconds, configured: Option<&ToktraDomain>) -> Vec<String> {
+        let mut degraded = Vec::new();
+        let mut say = |words: String| degraded.push(words);
+        match (&self.identity_error, &self.credential) {
+            (Some(error), _) => say(error.clone()),
+            (None, None) => say(NOT_ENROLLED.to_owned()),
+            (None, Some(credential)) => {
+                if self.connections == 0 {
+                    say("the extension is not connected, nothing is metered: systemctl start toktra-extension".to_owned());
+                }
+                expiry(credential, now).into_iter().for_each(&mut say);
+                let enrolled = &credential.enrolled().domain;
+                if let Some(other) = configured.filter(|&configured| configured != enrolled) {
+                    say(format!(
+                        "the configuration names {other}, but the device is enrolled with {enrolled}: enrol it again, or correct the configuration"
+                    ));
+                }
+            }
+        }
+        if let Uplink::Refused(error) = &self.uplink {
+            say(format!("the backend refuses this device, events are kept here: {error}"));
+        }
+        if let Some(error) = &self.directive_error {
+            say(format!("directives do not arrive: {error}"));
+        }
+        if let Some(error) = &self.spool_error {
+            say(format!("records cannot be stored: {error}"));
+        }
+        if self.skew_s.unsigned_abs() > SKEW_LIMIT_S {
+            let direction = if self.skew_s > 0 { "ahead of" } else { "behind" };
+            let by = self.skew_s.unsigned_abs();
+            say(format!(
+                "this machine's clock is {by} s {direction} the backend's: set it, for example by NTP"
+            ));
+        }
+        degraded.extend(self.health.iter().flat_map(|health| &health.degraded).cloned());
+        degraded
+    }
+}
+
+/// Said where a device is not enrolled.
+pub const NOT_ENROLLED: &str =
+    "the device is not enrolled: run `toktra-agent enroll --domain DOMAIN --token TOKEN` as root";
+
+/// The backend's own hosts.
+fn own_hosts(domain: &ToktraDomain) -> Vec<String> {
+    vec![domain.api_host(), domain.ingest_host(), domain.updates_host()]
+}
+
+/// Puts down who the device is.
+pub fn describe(status: &mut Status, credential: Option<&Credential>, configured: Option<&ToktraDomain>) {
+    crate::VERSION.clone_into(&mut status.agent_version);
+    status.domain = configured.map(ToString::to_string);
+    if let Some(credential) = credential {
+        let enrolled = credential.enrolled();
+        status.domain = Some(enrolled.domain.to_string());
+        status.device = Some(enrolled.device);
+        status.organisation = Some(enrolled.organisation.clone());
+        status.department.clone_from(&enrolled.department);
+        status.certificate_until = Some(credential.valid_until());
+    }
+}
+
+/// Puts down the directive in force; a block that has lapsed is none.
+pub fn in_force(status: &mut Status, policy: Policy, now: UnixSeconds) {
+    let lapsed = policy.block_until.is_some_and(|until| until <= now);
+    if let Some(directive) = policy.directive {
+        status.directive_version = Some(directive.version);
+        status.directive_issued_at = Some(directive.issued_at);
+        status.lock = directive.lock;
+        status.block = directive.block.filter(|_| !lapsed);
+    }
+}
+
+/// What is to be said of the certificate's end.
+pub fn expiry(credential: &Credential, now: UnixSeconds) -> Option<String> {
+    let until = credential.valid_until();
+    if until <= now {
+        Some("the device certificate has expired, events are kept here: enrol the device again".to_owned())
+    } else if until <= now.plus(EXPIRY_NOTICE_S) {
+        let days = (until.0 - now.0) / (24 * 60 * 60);
+        Some(format!("the device certificate expires in {days} days: enrol the device again before"))
+    } else {
+        None
+    }
+}

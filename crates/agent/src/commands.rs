@@ -1,0 +1,319 @@
+//! The command line: what each command does, and the exit status that tells a script why not.
+
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use std::{fmt, io};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use toktra_identity::{FileStore, Store as _};
+use toktra_protocol::local::{self, Answer, Ask, CONTROL_SOCKET, Frames, Status};
+use toktra_protocol::{SignedDirective, ToktraDomain};
+
+use crate::board::{self, Policy};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::daemon::{self, Places};
+use crate::enrolment::enrol;
+use crate::{dial, report};
+
+/// Anything that has no status of its own.
+const FAILED: u8 = 1;
+/// No domain or token, or not enrolled.
+const NOT_ENROLLED: u8 = 3;
+/// The backend refused; the same command will not succeed.
+const REFUSED: u8 = 4;
+/// The backend was not reached or is busy; the same command may succeed later.
+const UNREACHABLE: u8 = 5;
+/// The device is enrolled already.
+const ENROLLED_ALREADY: u8 = 6;
+/// The daemon is not running.
+const NOT_RUNNING: u8 = 7;
+
+/// A flush may take a minute.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
+
+/// Toktra's agent: identity, spool, uplink.
+#[derive(Debug, Parser)]
+#[command(name = "toktra-agent", version, about)]
+pub struct CommandLine {
+    #[command(flatten)]
+    places: PlaceOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct PlaceOptions {
+    /// Configuration file.
+    #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Directory of credential, directive and spool.
+    #[arg(long, global = true, value_name = "DIRECTORY", default_value = "/var/lib/toktra")]
+    state_dir: PathBuf,
+    /// Directory of the local sockets.
+    #[arg(long, global = true, value_name = "DIRECTORY", default_value = local::RUN_DIRECTORY)]
+    run_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Enrol this device with a backend, by a one-time token.
+    Enroll(Enroll),
+    /// Run the daemon.
+    Run,
+    /// Say what is true of the agent.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send what waits, now.
+    Flush,
+}
+
+#[derive(Args)]
+struct Enroll {
+    /// The backend's domain, for example acme.example; else from the configuration.
+    #[arg(long)]
+    domain: Option<ToktraDomain>,
+    /// The one-time token; else from the environment or the configuration.
+    #[arg(long, env = "TOKTRA_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// PEM file of the authorities to trust instead of the machine's own.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Succeed without doing anything if the device is enrolled or no token is configured.
+    #[arg(long)]
+    if_needed: bool,
+    /// Enrol a device that is enrolled already; it becomes a new device.
+    #[arg(long)]
+    again: bool,
+}
+
+impl fmt::Debug for Enroll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Enroll").field("domain", &self.domain).field("ca", &self.ca).finish_non_exhaustive()
+    }
+}
+
+impl CommandLine {
+    /// Does what was asked.
+    pub fn run(self) -> ExitCode {
+        let PlaceOptions { config, state_dir, run_dir } = self.places;
+        let places = Places { config, state: state_dir, run: run_dir };
+        let done = match self.command {
+            Command::Enroll(options) => enroll(&places, options),
+            Command::Run => run(&places),
+            Command::Status { json } => status(&places, json),
+            Command::Flush => flush(&places),
+        };
+        match done {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => {
+                complain(format_args!("{error:#}"));
+                ExitCode::from(FAILED)
+            }
+        }
+    }
+}
+
+fn run(places: &Places) -> anyhow::Result<u8> {
+    runtime()?.block_on(daemon::run(places, Clock::System))?;
+    Ok(0)
+}
+
+/// One thread is enough, and the smallest.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+fn enroll(places: &Places, options: Enroll) -> anyhow::Result<u8> {
+    let config = Config::read(&places.config)?;
+    let store = FileStore::new(&places.state);
+    if !options.again
+        && let Some(credential) = store.credential()?
+    {
+        let enrolled = credential.enrolled();
+        if options.if_needed {
+            return Ok(0);
+        }
+        complain(format_args!(
+            "The device is enrolled with {} as {} already. To make it a new device, add --again.",
+            enrolled.domain, enrolled.device
+        ));
+        return Ok(ENROLLED_ALREADY);
+    }
+    let token_of_file = config.token.is_some();
+    let Some(token) = options.token.or(config.token) else {
+        if options.if_needed {
+            return Ok(0);
+        }
+        complain(format_args!(
+            "Give the one-time token with --token, or as `token` in {}.",
+            places.config.display()
+        ));
+        return Ok(NOT_ENROLLED);
+    };
+    let Some(domain) = options.domain.or(config.domain) else {
+        complain(format_args!(
+            "Give the backend's domain with --domain, or as `domain` in {}.",
+            places.config.display()
+        ));
+        return Ok(NOT_ENROLLED);
+    };
+    let ca = options.ca.or(config.ca).map(|path| dial::read_ca(&path)).transpose()?;
+    let outcome = runtime()?.block_on(enrol(domain, token.trim(), ca));
+    drop(zeroize::Zeroizing::new(token));
+    let credential = match outcome {
+        Ok((credential, server_time)) => {
+            warn_of_skew(Clock::System.now().0, server_time.0);
+            credential
+        }
+        Err(error) => {
+            complain(format_args!("The device is not enrolled. {error}\n{}", error.next_step()));
+            return Ok(if error.is_temporary() { UNREACHABLE } else { REFUSED });
+        }
+    };
+    store.save_credential(&credential).context(
+        "the backend enrolled the device, but its credential cannot be stored; correct that and ask for a new token",
+    )?;
+    let enrolled = credential.enrolled();
+    let department =
+        enrolled.department.as_ref().map(|name| format!(", department {name}")).unwrap_or_default();
+    say(format_args!(
+        "Enrolled with {} as {}: {}{department}.",
+        enrolled.domain, enrolled.device, enrolled.organisation
+    ))?;
+    if token_of_file && let Err(error) = config::remove_token(&places.config) {
+        complain(format_args!("{error:#}"));
+    }
+    Ok(0)
+}
+
+fn warn_of_skew(here: u64, there: u64) {
+    if here.abs_diff(there) > 120 {
+        complain(format_args!(
+            "This machine's clock differs from the backend's by {} s; set it.",
+            here.abs_diff(there)
+        ));
+    }
+}
+
+fn status(places: &Places, json: bool) -> anyhow::Result<u8> {
+    let (status, running) = match ask(places, &Ask::Status) {
+        Ok(Answer::Status(status)) => (*status, true),
+        Ok(Answer::Refused { reason }) => anyhow::bail!(reason),
+        Err(_) => (status_at_rest(places), false),
+    };
+    if json {
+        say(format_args!("{}", serde_json::to_string_pretty(&status)?))?;
+    } else {
+        say(format_args!("{}", report::text(&status, Clock::System.now()).trim_end()))?;
+    }
+    Ok(match (running, status.device) {
+        (false, _) => NOT_RUNNING,
+        (true, None) => NOT_ENROLLED,
+        (true, Some(_)) => 0,
+    })
+}
+
+/// What the disk tells while the daemon is not running.
+fn status_at_rest(places: &Places) -> Status {
+    let now = Clock::System.now();
+    let mut degraded = vec!["the agent is not running: systemctl start toktra-agent".to_owned()];
+    let config = Config::read(&places.config).unwrap_or_else(|error| {
+        degraded.push(format!("{error:#}"));
+        Config::default()
+    });
+    let store = FileStore::new(&places.state);
+    let credential = match store.credential() {
+        Ok(Some(credential)) => {
+            degraded.extend(board::expiry(&credential, now));
+            Some(credential)
+        }
+        Ok(None) => {
+            degraded.push(board::NOT_ENROLLED.to_owned());
+            None
+        }
+        Err(error) => {
+            degraded.push(error.to_string());
+            None
+        }
+    };
+    let mut status = Status { degraded, ..Status::default() };
+    board::describe(&mut status, credential.as_ref(), config.domain.as_ref());
+    if let (Some(credential), Ok(Some(signed))) = (&credential, store.directive()) {
+        in_force_at_rest(&mut status, credential, &signed, now);
+    }
+    status
+}
+
+fn in_force_at_rest(
+    status: &mut Status,
+    credential: &toktra_identity::Credential,
+    signed: &SignedDirective,
+    now: toktra_protocol::UnixSeconds,
+) {
+    if let Ok(directive) = credential.directive_key().verify(signed, credential.enrolled().device) {
+        board::in_force(status, Policy::stored(directive), now);
+    }
+}
+
+fn flush(places: &Places) -> anyhow::Result<u8> {
+    match ask(places, &Ask::Flush) {
+        Ok(Answer::Status(status)) => match &status.last_error {
+            Some(error) => {
+                complain(format_args!("Not sent, {} events wait: {error}", status.events_waiting));
+                Ok(UNREACHABLE)
+            }
+            None => {
+                say(format_args!("Sent; {} events wait.", status.events_waiting))?;
+                Ok(0)
+            }
+        },
+        Ok(Answer::Refused { reason }) => {
+            complain(format_args!("Not sent: {reason}"));
+            Ok(FAILED)
+        }
+        Err(error) => {
+            complain(format_args!(
+                "The agent does not answer ({error:#}). Start it: systemctl start toktra-agent"
+            ));
+            Ok(NOT_RUNNING)
+        }
+    }
+}
+
+fn ask(places: &Places, ask: &Ask) -> anyhow::Result<Answer> {
+    let mut stream = connect(&places.run.join(CONTROL_SOCKET))?;
+    stream.write_all(&local::encode(ask)?)?;
+    let mut frames = Frames::default();
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        if let Some(answer) = frames.take()? {
+            return Ok(answer);
+        }
+        let read = io::Read::read(&mut stream, &mut buffer)?;
+        anyhow::ensure!(read > 0, "it closed the connection");
+        frames.push(&buffer[..read]);
+    }
+}
+
+fn connect(path: &Path) -> anyhow::Result<UnixStream> {
+    let stream = UnixStream::connect(path).with_context(|| path.display().to_string())?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    Ok(stream)
+}
+
+fn say(words: fmt::Arguments<'_>) -> io::Result<()> {
+    writeln!(io::stdout(), "{words}")
+}
+
+fn complain(words: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{words}");
+}

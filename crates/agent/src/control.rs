@@ -1,0 +1,110 @@
+//! The command line's socket: everyone may ask for the status, root and the agent's account
+//! for a flush. Also what both sockets share: binding, and whom to trust.
+
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use toktra_protocol::local::{self, Answer, Ask, Frames};
+
+use crate::board::Board;
+
+const CONNECTIONS: usize = 16;
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// A flush may have to wait for several batches.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Binds a socket with this mode; one that a former agent left behind is replaced.
+pub fn bind(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
+    let failed = || format!("cannot listen on {}", path.display());
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(failed),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(failed)?;
+    fs::set_permissions(path, Permissions::from_mode(mode)).with_context(failed)?;
+    Ok(listener)
+}
+
+/// Whether a peer is root or the agent's own account.
+pub fn is_trusted(stream: &UnixStream) -> bool {
+    let me = rustix::process::geteuid().as_raw();
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == me)
+}
+
+/// Serves command lines until the agent stops.
+pub async fn serve(listener: UnixListener, board: Arc<Board>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, _)) if connections.len() < CONNECTIONS => {
+                let board = Arc::clone(&board);
+                connections.spawn(async move {
+                    if let Err(error) = answer(stream, &board).await {
+                        tracing::debug!("A command line was not answered: {error:#}");
+                    }
+                });
+            }
+            Ok(_) => tracing::warn!("Too many command lines at once."),
+            Err(error) => {
+                tracing::warn!(%error, "The command line's socket failed.");
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, board: &Board) -> anyhow::Result<()> {
+    let ask = timeout(ASK_TIMEOUT, read_ask(&mut stream)).await??;
+    let answer = match ask {
+        Ask::Status => Answer::Status(Box::new(board.status())),
+        Ask::Flush if is_trusted(&stream) => flush(board).await,
+        Ask::Flush => refused("only root may ask for a flush; run the command with sudo"),
+    };
+    timeout(ASK_TIMEOUT, stream.write_all(&local::encode(&answer)?)).await??;
+    Ok(())
+}
+
+async fn flush(board: &Board) -> Answer {
+    let Some(uplink) = board.flush() else { return refused(crate::board::NOT_ENROLLED) };
+    let (done, wait) = oneshot::channel();
+    let asked = async {
+        uplink.send(done).await.ok()?;
+        wait.await.ok()
+    };
+    match timeout(FLUSH_TIMEOUT, asked).await {
+        Ok(Some(())) => Answer::Status(Box::new(board.status())),
+        Ok(None) => refused("the agent is stopping; ask again in a moment"),
+        Err(_) => refused("the backend takes long; the agent goes on, see `toktra-agent status`"),
+    }
+}
+
+fn refused(reason: &str) -> Answer {
+    Answer::Refused { reason: reason.to_owned() }
+}
+
+async fn read_ask(stream: &mut UnixStream) -> anyhow::Result<Ask> {
+    let mut frames = Frames::default();
+    let mut buffer = [0; 512];
+    loop {
+        if let Some(ask) = frames.take()? {
+            return Ok(ask);
+        }
+        let read = stream.read(&mut buffer).await?;
+        anyhow::ensure!(read > 0, "it went away");
+        frames.push(&buffer[..read]);
+    }
+}

@@ -1,0 +1,28 @@
+//! The agent process: identity, spool, uplink, local sockets, command line.
+//!
+//! One way in and one way out: records come from the extension over a local socket, are
+//! made durable by the [`spooler`], and leave by the [`uplink`]; directives come back by the
+//! [`directives`] task, and go to the extension as a new seed. Everything that is true at
+//! the moment stands on the [`board`], from which `status` reads.
+//!
+//! Invariants: the agent never sees a packet and has no privilege; only `dial` opens
+//! network connections, and only to the hosts derived from `ToktraDomain`; a token or key is
+//! never logged.
+
+pub mod backoff;
+pub mod board;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod dial;
+pub mod directives;
+pub mod enrolment;
+pub mod extension;
+pub mod report;
+pub mod spooler;
+pub mod uplink;
+
+/// Version of the agent.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
