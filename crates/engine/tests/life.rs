@@ -201,8 +201,8 @@ fn an_old_flow_is_found_by_another_ones_address_and_counted_from_then_on() {
     assert!(engine.take_found().is_empty());
     assert_eq!(engine.handle(at(20), FlowId(3), old(1)), Verdict::Meter, "the address is known now");
     for flow in [FLOW, FlowId(3)] {
-        engine.handle(at(100), flow, FlowEvent::Counters(counters(4, 50_000, 900_000)));
-        engine.handle(at(900), flow, FlowEvent::Closed(counters(5, 52_000, 940_000)));
+        let counters = Counters { bytes_out: 2_000, bytes_in: 40_000, turns: Some(0), ..Counters::default() };
+        engine.handle(at(900), flow, FlowEvent::Closed(counters));
     }
     for usage in usages(&mut engine) {
         assert_eq!((usage.name_source, usage.partial), (NameSource::Address, true));

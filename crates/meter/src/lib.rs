@@ -6,7 +6,7 @@
 //!
 //! Invariants: no clock is read. No sequence of sizes or times is kept, only totals
 //! (sequences reveal topics, arXiv 2511.03675). What is given out adds up to the last counts
-//! less the first ones, however they were sampled. Counts that go backwards count as unchanged.
+//! however they were sampled. Counts that go backwards count as unchanged.
 
 mod estimate;
 mod reply;
@@ -16,12 +16,13 @@ use toktra_catalog::Tokens;
 pub use estimate::{Basis, UNCALIBRATED};
 use reply::Reply;
 
-/// Cumulative payload counts of a flow.
+/// Cumulative payload counts of a flow: since it opened or, if it is older than the capture,
+/// since the capture began to count it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Payload bytes that left since the flow opened.
+    /// Payload bytes that left.
     pub bytes_out: u64,
-    /// Payload bytes that came since the flow opened.
+    /// Payload bytes that came.
     pub bytes_in: u64,
     /// Requests begun: outbound bursts of at least 128 payload bytes after inbound ones.
     /// `None` where the platform cannot tell.
@@ -83,8 +84,6 @@ const DURATION_GAP_MS: u64 = 5_000;
 pub struct Meter {
     /// What the flow sent until its name was known.
     hello_bytes: u64,
-    /// The counts are of an old connection, and what came before the first is unknown.
-    baseline: Option<Totals>,
     totals: Totals,
     handshake: Split,
     turns: Option<u32>,
@@ -130,7 +129,6 @@ impl Meter {
     pub fn new(now_ms: u64, hello_bytes: u64) -> Self {
         Self {
             hello_bytes,
-            baseline: Some(Totals::default()),
             totals: Totals::default(),
             handshake: Split::Open,
             turns: None,
@@ -148,20 +146,16 @@ impl Meter {
         }
     }
 
-    /// A meter of a flow that was open before: its first counts are where it starts.
+    /// A meter of a flow that is older than the capture: its handshake is over.
     pub fn of_old_flow(now_ms: u64) -> Self {
-        Self { baseline: None, handshake: Split::Done(Totals::default()), ..Self::new(now_ms, 0) }
+        Self { handshake: Split::Done(Totals::default()), ..Self::new(now_ms, 0) }
     }
 
     /// Takes in the counts of a moment.
     pub fn sample(&mut self, now_ms: u64, counters: Counters, basis: &Basis<'_>) {
-        let Some(baseline) = self.baseline else {
-            self.start(now_ms, counters);
-            return;
-        };
         let before = self.application();
-        self.totals.sent = since(self.totals.sent, counters.bytes_out, baseline.sent);
-        self.totals.received = since(self.totals.received, counters.bytes_in, baseline.received);
+        self.totals.sent = grow(self.totals.sent, counters.bytes_out);
+        self.totals.received = grow(self.totals.received, counters.bytes_in);
         self.part_handshake(&counters);
         let after = self.application();
         let grown = Totals { sent: after.sent - before.sent, received: after.received - before.received };
@@ -213,17 +207,6 @@ impl Meter {
         self.tokens_in = plus(self.tokens_in, settled.tokens_in);
         self.tokens_out = plus(self.tokens_out, settled.tokens_out);
         self.streamed_bytes += settled.streamed_bytes;
-    }
-
-    /// The first counts of an old flow.
-    fn start(&mut self, now_ms: u64, counters: Counters) {
-        self.baseline = Some(Totals { sent: counters.bytes_out, received: counters.bytes_in });
-        self.turns = counters.turns;
-        self.inbound_active_ms = counters.inbound_active_ms;
-        self.sampled_ms = now_ms;
-        self.grew_ms = now_ms;
-        // A reply may be under way; its request is not ours to count.
-        self.answered = true;
     }
 
     /// Sets the handshake's bytes apart once the first request has begun.
@@ -306,8 +289,8 @@ impl Meter {
 }
 
 /// A total that never goes back and always fits a signed 64-bit column, sums included.
-fn since(total: u64, count: u64, baseline: u64) -> u64 {
-    total.max(count.saturating_sub(baseline).min(i64::MAX as u64 / 4))
+fn grow(total: u64, count: u64) -> u64 {
+    total.max(count.min(i64::MAX as u64 / 4))
 }
 
 fn plus(a: Tokens, b: Tokens) -> Tokens {

@@ -205,17 +205,21 @@ fn one_reading_at_the_end_is_enough() {
 }
 
 #[test]
-fn an_old_flow_is_counted_from_its_first_counts_on() {
+fn an_old_flow_has_no_handshake_and_its_first_request_counts() {
     let basis = basis(None);
     let mut meter = Meter::of_old_flow(0);
-    meter.sample(10, counts(7, 1_000_000, 9_000_000, 50), &basis);
-    assert_eq!(meter.take(&basis), None);
-    meter.sample(5_000, counts(8, 1_002_000, 9_100_000, 3_000), &basis);
+    let count = |turns, bytes_out, bytes_in| Counters {
+        bytes_out,
+        bytes_in,
+        turns: Some(turns),
+        handshake: (turns > 0).then_some(Handshake { bytes_out: 2_000, bytes_in: 90_000 }),
+        ..Counters::default()
+    };
+    meter.sample(5_000, count(0, 2_000, 90_000), &basis);
+    meter.sample(9_000, count(1, 4_000, 100_000), &basis);
     let delta = meter.take(&basis).unwrap();
-    assert_eq!(
-        (delta.exchanges, delta.bytes_out, delta.bytes_in, delta.bytes_handshake),
-        (1, 2_000, 100_000, 0)
-    );
+    assert_eq!((delta.exchanges, delta.bytes_out, delta.bytes_in), (2, 4_000, 100_000));
+    assert_eq!(delta.bytes_handshake, 0);
 }
 
 #[test]
@@ -257,8 +261,8 @@ proptest! {
     ) {
         let basis = Basis { is_api, ..basis(calibrated.then(openai)) };
         let mut meter = if old { Meter::of_old_flow(0) } else { Meter::new(0, HELLO) };
-        let (mut now, mut counters, mut first) = (0, Counters::default(), None);
-        let (mut sum, mut exchanges) = ((0, 0, 0), 0u64);
+        let (mut now, mut counters) = (0, Counters::default());
+        let mut sum = (0, 0, 0);
         for step in steps.into_iter().chain([Step::Take]) {
             match step {
                 Step::Sample { ms, sent, received, turns, told, active_ms } => {
@@ -268,25 +272,21 @@ proptest! {
                     counters.turns = turns.map(|turns| counters.turns.unwrap_or(0) + turns);
                     counters.handshake = told.then_some(Handshake { bytes_out: 600, bytes_in: 3_000 });
                     counters.inbound_active_ms = active_ms.map(|ms| counters.inbound_active_ms.unwrap_or(0) + ms);
-                    first.get_or_insert(counters);
                     meter.sample(now, counters, &basis);
                 }
                 Step::Take => {
                     let Some(delta) = meter.take(&basis) else { continue };
                     sum = (sum.0 + delta.bytes_out, sum.1 + delta.bytes_in, sum.2 + delta.bytes_handshake);
-                    exchanges += u64::from(delta.exchanges);
                     for tokens in [delta.tokens_in, delta.tokens_out] {
                         prop_assert!(tokens.low <= tokens.point && tokens.point <= tokens.high, "{tokens:?}");
                     }
                 }
             }
         }
-        let baseline = if old { first.unwrap_or_default() } else { Counters::default() };
-        let total = counters.bytes_out - baseline.bytes_out + counters.bytes_in - baseline.bytes_in;
+        let total = counters.bytes_out + counters.bytes_in;
         prop_assert_eq!(sum.0 + sum.1 + sum.2, total);
         prop_assert_eq!(meter.take(&basis), None);
         prop_assert!(!old || sum.2 == 0);
-        let _ = exchanges;
     }
 
     #[test]
