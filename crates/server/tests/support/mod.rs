@@ -214,32 +214,58 @@ impl Reply {
 }
 
 pub async fn tls(address: SocketAddr, host: &str, config: ClientConfig) -> TlsStream<TcpStream> {
-    let tcp = TcpStream::connect(address).await.unwrap();
+    try_tls(address, host, config).await.unwrap()
+}
+
+async fn try_tls(
+    address: SocketAddr,
+    host: &str,
+    config: ClientConfig,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from(host.to_owned()).unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
 }
 
 impl Client {
     pub async fn connect(address: SocketAddr, host: &str, config: ClientConfig) -> Self {
-        let stream = TokioIo::new(tls(address, host, config).await);
-        let (sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        Self::try_connect(address, host, config).await.unwrap()
+    }
+
+    /// Connects to a server that may be killed meanwhile.
+    pub async fn try_connect(
+        address: SocketAddr,
+        host: &str,
+        config: ClientConfig,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TokioIo::new(try_tls(address, host, config).await?);
+        let (sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
         tokio::spawn(connection);
-        Self { sender, host: host.to_owned() }
+        Ok(Self { sender, host: host.to_owned() })
     }
 
     pub async fn send(&mut self, request: hyper::http::request::Builder, body: impl Into<Bytes>) -> Reply {
-        self.sender.ready().await.unwrap();
+        self.try_send(request, body).await.unwrap()
+    }
+
+    /// Sends a request to a server that may be killed meanwhile.
+    pub async fn try_send(
+        &mut self,
+        request: hyper::http::request::Builder,
+        body: impl Into<Bytes>,
+    ) -> hyper::Result<Reply> {
+        self.sender.ready().await?;
         let request = request.header("host", &self.host).body(Full::new(body.into())).unwrap();
-        let response = self.sender.send_request(request).await.unwrap();
+        let response = self.sender.send_request(request).await?;
         let header =
             |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         let (media_type, retry_after) = (header("content-type"), header("retry-after"));
-        Reply {
+        Ok(Reply {
             status: response.status(),
             media_type: media_type.unwrap_or_default(),
             retry_after: retry_after.map(|seconds| seconds.parse().unwrap()),
-            body: response.into_body().collect().await.unwrap().to_bytes(),
-        }
+            body: response.into_body().collect().await?.to_bytes(),
+        })
     }
 
     pub async fn get(&mut self, path: &str) -> Reply {

@@ -1,0 +1,216 @@
+//! Organisations with devices and a month of usage, made through the store's own doors: tokens,
+//! enrolment and the ledger.
+
+use toktra_protocol::enrol::DeviceDescription;
+use toktra_protocol::{
+    Batch, Block, BlockReason, Blocked, DeviceId, Estimate, Event, EventBody, Minute, NameSource,
+    UnixSeconds, Usage,
+};
+use toktra_server::password;
+use toktra_store::directory::{Department, Organisation, create_department, create_organisation, create_user};
+use toktra_store::enrolment::{self, Grant, NewCertificate};
+use toktra_store::ledger::{Cost, Ledger, Tariff};
+use toktra_store::{Store, accounts, devices};
+
+pub const NAME: &str = "ada";
+pub const PASSWORD: &str = "correct horse battery staple";
+
+/// Micro-dollars per million tokens, in and out; services that are not here have no price.
+const PRICES: [(&str, u64, u64); 4] = [
+    ("openai-api", 2_500_000, 10_000_000),
+    ("anthropic-api", 3_000_000, 15_000_000),
+    ("google-gemini-api", 1_250_000, 10_000_000),
+    ("mistral-api", 400_000, 2_000_000),
+];
+
+/// Provider, service, host, relative weight.
+const SERVICES: [(&str, &str, &str, u64); 6] = [
+    ("openai", "openai-api", "api.openai.com", 9),
+    ("anthropic", "anthropic-api", "api.anthropic.com", 7),
+    ("google", "google-gemini-api", "generativelanguage.googleapis.com", 4),
+    ("mistral", "mistral-api", "api.mistral.ai", 3),
+    ("github", "github-copilot", "api.githubcopilot.com", 2),
+    ("perplexity", "perplexity-chat", "www.perplexity.ai", 1),
+];
+
+/// Host, platform, department, weight in per cent.
+const MACHINES: [(&str, &str, usize, u64); 12] = [
+    ("build-runner-01", "linux", 0, 260),
+    ("build-runner-02", "linux", 0, 190),
+    ("ada-thinkpad", "linux", 0, 120),
+    ("grace-macbook", "macos", 0, 100),
+    ("linus-workstation", "linux", 0, 85),
+    ("margaret-macbook", "macos", 1, 70),
+    ("katherine-macbook", "macos", 1, 55),
+    ("dorothy-laptop", "linux", 1, 40),
+    ("mary-macbook", "macos", 1, 30),
+    ("support-desk-1", "linux", 2, 22),
+    ("support-desk-2", "linux", 2, 12),
+    ("reception", "macos", 2, 4),
+];
+
+struct Prices;
+
+impl Tariff for Prices {
+    fn cost(&self, service: &str, _: UnixSeconds, tokens_in: Estimate, tokens_out: Estimate) -> Option<Cost> {
+        let (_, input, output) = PRICES.iter().find(|(name, ..)| *name == service)?;
+        let cost = |tokens_in: u64, tokens_out: u64| (tokens_in * input + tokens_out * output) / 1_000_000;
+        Some(Cost {
+            low_micros: cost(tokens_in.low, tokens_out.low),
+            point_micros: cost(tokens_in.point, tokens_out.point),
+            high_micros: cost(tokens_in.high, tokens_out.high),
+        })
+    }
+}
+
+/// Books whatever a test wants in the ledger, at any minute.
+pub fn ledger(store: &Store, now: UnixSeconds) -> Ledger {
+    Ledger::start(store.clone(), Box::new(Prices), move || now).0
+}
+
+/// An organisation with one administrator, [`NAME`] prefixed by `prefix`, and nothing else.
+pub async fn organisation(store: &Store, name: &str, administrator: &str, now: UnixSeconds) -> Organisation {
+    let organisation = create_organisation(store, name, "test", now).await.unwrap();
+    let hash = password::hash(PASSWORD).unwrap();
+    accounts::create_administrator(store, &organisation, administrator, &hash, "test", now).await.unwrap();
+    organisation
+}
+
+/// Enrols a device.
+pub async fn device(
+    store: &Store,
+    organisation: &Organisation,
+    department: Option<&Department>,
+    (hostname, platform, user): (&str, &str, Option<&str>),
+    now: UnixSeconds,
+) -> DeviceId {
+    let user = match user {
+        Some(email) => {
+            Some(create_user(store, organisation, department, email, "test", now).await.unwrap())
+        }
+        None => None,
+    };
+    let hash = uuid::Uuid::new_v4().to_string();
+    let grant = Grant { organisation, department, user: user.as_ref() };
+    enrolment::create_token(store, &hash, grant, now.plus(60), "test", now).await.unwrap();
+    let id = DeviceId(uuid::Uuid::now_v7());
+    let description = DeviceDescription {
+        hostname: hostname.to_owned(),
+        platform: platform.to_owned(),
+        agent_version: "0.1.0".to_owned(),
+    };
+    let certificate = NewCertificate {
+        serial: uuid::Uuid::new_v4().simple().to_string(),
+        issuer: "00".to_owned(),
+        not_before: now,
+        not_after: now.plus(90 * 86_400),
+        der: String::new(),
+    };
+    enrolment::enrol(store, &hash, id, &description, now, |_| Ok(certificate)).await.unwrap();
+    id
+}
+
+/// Books events for a device that has none yet.
+pub async fn book(ledger: &Ledger, device: DeviceId, bodies: Vec<(Minute, EventBody)>) {
+    let mut sequence = 0;
+    for part in bodies.chunks(200) {
+        let events: Vec<_> = part
+            .iter()
+            .map(|(minute, body)| {
+                sequence += 1;
+                Event { sequence, minute: *minute, body: body.clone() }
+            })
+            .collect();
+        ledger.book(device, Batch { events }).await.unwrap();
+    }
+}
+
+/// Usage of one service.
+pub fn usage(service: usize, tokens_in: u64, tokens_out: u64, exchanges: u32) -> EventBody {
+    let (provider, service, host, _) = SERVICES[service];
+    let around = |point: u64, per_mille: u64| Estimate {
+        low: point - point * per_mille / 1_000,
+        point,
+        high: point + point * per_mille / 700,
+    };
+    EventBody::Usage(Usage {
+        provider: provider.to_owned(),
+        service: service.to_owned(),
+        host: host.to_owned(),
+        name_source: NameSource::Sni,
+        user_account: Some("user".to_owned()),
+        application: Some("python3".to_owned()),
+        exchanges,
+        bytes_out: tokens_in * 4,
+        bytes_in: tokens_out * 300,
+        bytes_handshake: 5_000,
+        duration_s: 20,
+        streaming: true,
+        partial: false,
+        tokens_in: around(tokens_in, 180),
+        tokens_out: around(tokens_out, 40),
+        calibration: "test".to_owned(),
+    })
+}
+
+/// Three departments, twelve devices, six providers, thirty days. No randomness: numbers follow
+/// from the day, the device and the service.
+pub async fn month(store: &Store, organisation: &Organisation, now: UnixSeconds) {
+    let ledger = ledger(store, now);
+    let mut departments = Vec::new();
+    for name in ["Research & Development", "Marketing", "Customer Support"] {
+        departments.push(create_department(store, organisation, name, "test", now).await.unwrap());
+    }
+    let mut ids = Vec::new();
+    for (index, (hostname, platform, department, weight)) in MACHINES.into_iter().enumerate() {
+        let person = hostname.split('-').next().unwrap_or_default();
+        let email = format!("{person}{index}@acme.example");
+        let user = (index >= 2).then_some(email.as_str());
+        let id = device(store, organisation, Some(&departments[department]), (hostname, platform, user), now)
+            .await;
+        book(&ledger, id, month_of(index as u64, weight, now)).await;
+        ids.push(id);
+    }
+    let block = Block { reason: BlockReason::Budget, message: "Budget".to_owned(), providers: vec![] };
+    devices::set_department_block(store, &departments[2], Some(&block), "test", now).await.unwrap();
+    devices::set_lock(store, ids[7], Some("Lost"), "test", now).await.unwrap();
+    devices::revoke(store, ids[8], "test", now).await.unwrap();
+    drop(ledger);
+}
+
+fn month_of(index: u64, weight: u64, now: UnixSeconds) -> Vec<(Minute, EventBody)> {
+    let today = now.0 / 86_400;
+    let mut bodies = Vec::new();
+    for back in (0..45).rev() {
+        let day = today - back;
+        let weekend = matches!((day + 4) % 7, 0 | 6);
+        let busy = (6 + (day * 7 + index * 3) % 9) * if weekend { 2 } else { 10 } * (60 - back);
+        for (service, (.., share)) in SERVICES.iter().enumerate() {
+            let hour = (8 + (day * 5 + index * 2 + service as u64 * 3) % 11).min(23);
+            let minute = day * 1_440 + hour * 60;
+            if minute * 60 > now.0 || (service as u64 + index) % 5 == 4 {
+                continue;
+            }
+            let tokens = busy * weight * share / 10;
+            let exchanges = u32::try_from(tokens / 900 + 1).unwrap();
+            bodies.push((Minute(minute), usage(service, tokens * 3, tokens, exchanges)));
+        }
+        if index >= 9 && back < 3 {
+            bodies.push((Minute(day * 1_440), blocked()));
+        }
+    }
+    bodies
+}
+
+fn blocked() -> EventBody {
+    EventBody::Blocked(Blocked {
+        provider: "openai".to_owned(),
+        service: "openai-api".to_owned(),
+        host: "api.openai.com".to_owned(),
+        name_source: NameSource::Sni,
+        user_account: None,
+        application: None,
+        reason: BlockReason::Budget,
+        cut: false,
+    })
+}

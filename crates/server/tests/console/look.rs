@@ -1,0 +1,165 @@
+//! The console in a real browser over real TLS: what is shown equals what the ledger holds,
+//! the browser has nothing to complain of, asks nobody else, and the page fits a telephone.
+//! `TOKTRA_PICTURES=directory` keeps a picture of every page.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use toktra_pki::Authority;
+use toktra_protocol::ToktraDomain;
+use toktra_server::serve::Server;
+use toktra_server::{App, Clock, Config};
+use toktra_store::reports::{self, Hours};
+
+use super::browser::Browser;
+use super::fleet;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_shows_the_ledgers_numbers_without_a_complaint() {
+    let Some(browser) = Browser::start() else {
+        eprintln!("SKIPPED: chromium is not installed (Debian's package `chromium`)");
+        return;
+    };
+    let data = tempfile::tempdir().unwrap();
+    let domain: ToktraDomain = "toktra.localhost".parse().unwrap();
+    let now = Clock::System.now();
+    Authority::create(data.path(), &domain, now).unwrap();
+    Config { domain }.write(data.path()).unwrap();
+    let app = App::open(data.path(), Clock::System).await.unwrap();
+    let organisation = fleet::organisation(&app.store, "Acme Industries", fleet::NAME, now).await;
+    fleet::month(&app.store, &organisation, now).await;
+    let server = Server::bind(Arc::clone(&app), "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let origin = format!("https://api.toktra.localhost:{}", server.address().unwrap().port());
+    let running = tokio::spawn(server.run());
+
+    let hours = Hours::last_days(30, i64::try_from(now.0 / 3_600).unwrap());
+    let total = reports::total(&app.store, &organisation.id, hours).await.unwrap();
+    let expected = Expected {
+        cost: total.cost_micros.point,
+        tokens: total.tokens().point,
+        exchanges: total.exchanges,
+        devices: reports::devices(&app.store, &organisation.id, 0).await.unwrap().len(),
+        providers: shares(reports::by_provider(&app.store, &organisation.id, hours).await.unwrap()),
+        departments: shares(reports::by_department(&app.store, &organisation.id, hours).await.unwrap()),
+        machines: shares(reports::by_device(&app.store, &organisation.id, hours).await.unwrap()),
+    };
+    let visit = tokio::task::spawn_blocking(move || visit(browser, &origin, &expected));
+    let outcome = visit.await;
+    app.stop.send_replace(true);
+    running.await.unwrap();
+    outcome.unwrap();
+}
+
+struct Expected {
+    cost: i64,
+    tokens: i64,
+    exchanges: i64,
+    devices: usize,
+    providers: Vec<(String, i64)>,
+    departments: Vec<(String, i64)>,
+    machines: Vec<(String, i64)>,
+}
+
+/// Identifier and tokens of each row.
+fn shares(shares: Vec<reports::Share>) -> Vec<(String, i64)> {
+    shares.into_iter().map(|share| (share.id, share.sums.tokens().point)).collect()
+}
+
+fn visit(mut browser: Browser, origin: &str, expected: &Expected) {
+    for (width, dark) in [(1280, false), (1280, true), (390, false), (390, true)] {
+        let suffix = format!("{width}-{}", if dark { "dark" } else { "light" });
+        browser.dress(width, dark);
+        browser.open(&format!("{origin}/"));
+        assert_eq!(browser.evaluate("location.pathname"), "/login");
+        check_page(&mut browser, &format!("login-{suffix}"));
+        sign_in(&mut browser);
+        assert_eq!(browser.evaluate("location.pathname"), "/");
+        check_overview(&mut browser, expected);
+        check_page(&mut browser, &format!("overview-{suffix}"));
+        for days in [1, 7, 90] {
+            browser.open(&format!("{origin}/?days={days}"));
+            check_page(&mut browser, &format!("overview-{days}-days-{suffix}"));
+        }
+        browser.and_wait_for_load(|browser| {
+            browser.evaluate("document.querySelector('a[href=\"/devices\"]').click()");
+        });
+        let rows = browser.evaluate("document.querySelectorAll('#devices-table tbody tr').length");
+        assert_eq!(rows, expected.devices);
+        check_page(&mut browser, &format!("devices-{suffix}"));
+        browser.and_wait_for_load(|browser| {
+            browser.evaluate("document.querySelector('form[action=\"/logout\"] button').click()");
+        });
+        assert_eq!(browser.evaluate("location.pathname"), "/login");
+    }
+    check_events(&browser.events, origin);
+}
+
+fn sign_in(browser: &mut Browser) {
+    let (name, password) = (fleet::NAME, fleet::PASSWORD);
+    browser.and_wait_for_load(|browser| {
+        browser.evaluate(&format!(
+            "document.querySelector('#name').value = '{name}';
+             document.querySelector('#password').value = '{password}';
+             document.querySelector('form button').click()"
+        ));
+    });
+}
+
+fn check_overview(browser: &mut Browser, expected: &Expected) {
+    for (tile, number) in
+        [("cost", expected.cost), ("tokens", expected.tokens), ("exchanges", expected.exchanges)]
+    {
+        let shown = browser.evaluate(&format!("document.querySelector('#tile-{tile} .big data').value"));
+        assert_eq!(shown, number.to_string(), "{tile}");
+    }
+    for (table, rows) in [
+        ("provider", &expected.providers),
+        ("department", &expected.departments),
+        ("device", &expected.machines),
+    ] {
+        let shown = browser.evaluate(&format!(
+            "[...document.querySelectorAll('#{table}-table tbody tr')]
+               .map(row => [row.dataset.id, Number(row.querySelector('.tokens data').value)])"
+        ));
+        assert_eq!(serde_json::from_value::<Vec<(String, i64)>>(shown).unwrap(), *rows, "{table}");
+    }
+    let images = browser.evaluate(
+        "[...document.querySelectorAll('svg[role=img]')].map(image => image.getAttribute('aria-labelledby')
+           .split(' ').map(id => document.getElementById(id).textContent.length > 0))",
+    );
+    assert_eq!(images, serde_json::json!([[true, true], [true, true]]));
+}
+
+/// Nothing sticks out to the right, and every identifier is there once.
+fn check_page(browser: &mut Browser, name: &str) {
+    let overflow = browser
+        .evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+    assert_eq!(overflow, 0, "{name} is wider than the window");
+    let twice = browser.evaluate(
+        "[...document.querySelectorAll('[id]')].map(e => e.id).filter((id, at, all) => all.indexOf(id) !== at)",
+    );
+    assert_eq!(twice, serde_json::json!([]), "{name}");
+    if let Some(directory) = std::env::var_os("TOKTRA_PICTURES") {
+        let file = std::path::Path::new(&directory).join(format!("{name}.png"));
+        std::fs::write(file, browser.picture()).unwrap();
+    }
+}
+
+/// No violation of the policy, no error, no request to anybody else.
+fn check_events(events: &[Value], origin: &str) {
+    let mut requests = 0;
+    for event in events {
+        match event["method"].as_str().unwrap_or_default() {
+            "Log.entryAdded" | "Runtime.consoleAPICalled" | "Runtime.exceptionThrown" => {
+                panic!("the browser complained: {event}")
+            }
+            "Network.requestWillBeSent" => {
+                let url = event["params"]["request"]["url"].as_str().unwrap();
+                assert!(url.starts_with(&format!("{origin}/")), "the page asked for {url}");
+                requests += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!(requests > 30, "only {requests} requests were seen");
+}
