@@ -4,6 +4,7 @@
 mod arguments;
 mod directory;
 mod initialise;
+mod ledger;
 mod tables;
 
 use std::io::Write as _;
@@ -41,6 +42,8 @@ async fn dispatch(Arguments { data, command }: Arguments) -> anyhow::Result<()> 
         Command::Department(command) => directory::department(&open(&data).await?, command).await,
         Command::User(command) => directory::user(&open(&data).await?, command).await,
         Command::Device(command) => directory::device(&open(&data).await?, command).await,
+        Command::Events { device, after } => ledger::events(&open(&data).await?, device, after).await,
+        Command::Check => ledger::check(&open(&data).await?).await,
         Command::Audit { limit } => directory::audit(&open(&data).await?, limit).await,
     }
 }

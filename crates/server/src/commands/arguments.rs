@@ -44,6 +44,16 @@ pub enum Command {
     /// Devices.
     #[command(subcommand)]
     Device(Device),
+    /// Print a device's events, one JSON object a line, at most 10,000 at once.
+    Events {
+        /// The device's identifier.
+        device: DeviceId,
+        /// Only those beyond this sequence number.
+        #[arg(long, default_value_t = 0)]
+        after: i64,
+    },
+    /// Balance the ledger against the events, one JSON object for each device; fails if one is uneven.
+    Check,
     /// Show the newest rows of the audit trail.
     Audit {
         /// How many.
