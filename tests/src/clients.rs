@@ -19,11 +19,11 @@ pub fn curl(lab: &Lab, arguments: &[&str]) -> Command {
     command
 }
 
-/// `openssl s_client`, which sends what it reads from its standard input.
-pub fn s_client(lab: &Lab, host: &str, arguments: &[&str]) -> Command {
-    let mut command = lab.client("openssl");
-    command.args(["s_client", "-quiet", "-servername", host, "-connect", &format!("{host}:443")]);
-    command.args(arguments);
+/// `openssl s_client`, which sends the request and reads to the server's end.
+pub fn s_client(lab: &Lab, host: &str, request: &str, arguments: &[&str]) -> Command {
+    let mut command = lab.client("sh");
+    command.args(["-c", r#"printf %s "$0" | exec openssl s_client "$@""#, request]);
+    command.args(["-quiet", "-servername", host, "-connect", &format!("{host}:443")]).args(arguments);
     command
 }
 

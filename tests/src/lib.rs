@@ -1,4 +1,6 @@
-//! End-to-end tests live in this crate's `tests/` folder; here is what they share.
+//! End-to-end tests live in this crate's `tests/` folder; here is what they share. They need
+//! root, for network namespaces, a cgroup and eBPF, and the workspace's binaries, built.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 pub mod clients;
+pub mod scene;

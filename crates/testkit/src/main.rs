@@ -29,11 +29,24 @@ enum Command {
         #[arg(long)]
         root: PathBuf,
     },
+    /// Walk the whole way once, with real clients, and leave it running until Ctrl-C.
+    Demo {
+        /// The Python interpreter that has the providers' SDKs.
+        #[arg(long)]
+        python: PathBuf,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Simulate { listen, root } => simulate(listen, root),
+        Command::Demo { python } => {
+            let installation = toktra_testkit::demo::run(&python)?;
+            toktra_testkit::demo::wait()?;
+            drop(installation);
+            println!("demo: nothing is left behind");
+            Ok(())
+        }
     }
 }
 

@@ -67,6 +67,7 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    log_start: usize,
 }
 
 impl Process {
@@ -75,18 +76,20 @@ impl Process {
         fs::create_dir_all(logs)?;
         let log = logs.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log)?;
+        let log_start = file.metadata()?.len() as usize;
         let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        Ok(Self { name: name.to_owned(), child, log })
+        Ok(Self { name: name.to_owned(), child, log, log_start })
     }
 
-    /// Everything that it has said.
+    /// Everything that it has said since it started.
     pub fn log(&self) -> String {
-        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(bytes.get(self.log_start..).unwrap_or_default()).into_owned()
     }
 
     /// An error if it has ended.
