@@ -53,7 +53,7 @@ pub(crate) struct Bound {
 }
 
 /// Requests: headers, then JSON of some 4.5 bytes a token; code and other scripts take fewer,
-/// tool schemas and escapes more. Images make the lower bound what it is.
+/// tool schemas and escapes more. Images are seen to elsewhere.
 const REQUEST: Constants = Constants {
     base: Bound { low: 1_500, point: 700, high: 200 },
     milli_bytes_per_token: Bound { low: 12_000, point: 4_500, high: 2_000 },

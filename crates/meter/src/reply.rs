@@ -16,6 +16,11 @@ const STREAM_SPAN_MS: u64 = 1_500;
 /// Whole replies of this size are rarer than streams of this size, by far.
 const STREAM_BYTES: u64 = 64 * 1024;
 
+/// Text beyond this in one request may as well be an image…
+const IMAGE_FROM_BYTES: u64 = 4 * 1024;
+/// …which takes up to 4,000 bytes for a token where the lower bound of text takes 12.
+const IMAGE_DIVISOR: u64 = 4_000 / 12;
+
 /// What the replies since the last settlement brought.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reply {
@@ -84,7 +89,8 @@ impl Reply {
         owe(&mut self.due_in, exchanges, reply.base);
         let doubt_bytes = if self.bytes_in > 0 { std::mem::take(&mut self.doubt_bytes) } else { 0 };
         self.due_in.low = self.due_in.low.saturating_add(doubt_bytes);
-        let net_out = pay(&mut self.due_out, self.bytes_out);
+        let mut net_out = pay(&mut self.due_out, self.bytes_out);
+        net_out.low = without_images(net_out.low, exchanges);
         let mut net_in = pay(&mut self.due_in, self.bytes_in);
         net_in.high = net_in.high.saturating_add(doubt_bytes);
         let settled = Settled {
@@ -125,6 +131,12 @@ impl Reply {
         let grew = self.readings >= STREAM_READINGS && span_ms >= STREAM_SPAN_MS;
         if grew { Manner::Streamed } else { Manner::Unsure }
     }
+}
+
+/// What of requests is surely text.
+fn without_images(bytes: u64, exchanges: u64) -> u64 {
+    let text = bytes.min(exchanges.max(1).saturating_mul(IMAGE_FROM_BYTES));
+    text + (bytes - text) / IMAGE_DIVISOR
 }
 
 /// Adds the bases of new exchanges to what is due.

@@ -124,6 +124,21 @@ fn a_sites_bytes_have_no_lower_bound() {
 }
 
 #[test]
+fn an_image_in_a_request_stays_above_the_lower_bound() {
+    let basis = basis(Some(openai()));
+    let mut meter = Meter::new(0, HELLO);
+    meter.sample(9_000, counts(1, 2_000_000, 10_000, 1_000), &basis);
+    let tokens = meter.take(&basis).unwrap().tokens_in;
+    // A picture of 1024 by 1024 pixels, 1.5 MB before base64, is 765 tokens at high detail by OpenAI's
+    // rule; with a hundred tokens of text around it. All text, it would be some 444,000.
+    assert!(tokens.low <= 865 && tokens.point > 400_000, "{tokens:?}");
+    let mut meter = Meter::new(0, HELLO);
+    meter.sample(9_000, counts(1, 700 + 4_500, 10_000, 1_000), &basis);
+    let tokens = meter.take(&basis).unwrap().tokens_in;
+    assert!(encloses(tokens, 1_000) && near(tokens.point, 1_000, 1), "{tokens:?}");
+}
+
+#[test]
 fn many_exchanges_on_one_connection_are_counted() {
     let basis = basis(Some(openai()));
     let mut meter = Meter::new(0, HELLO);
