@@ -96,6 +96,11 @@ fn a_stream_is_told_by_readings_where_nothing_else_tells() {
         meter.sample(step * 1_000, counters, &basis);
     }
     assert!(meter.take(&basis).unwrap().streaming);
+    let tail = Counters { inbound_active_ms: None, ..counts(1, 1_000, 40_000 + 3_280, 0) };
+    meter.sample(6_000, tail, &basis);
+    let delta = meter.take(&basis).unwrap();
+    assert!(delta.streaming, "its tail keeps the manner");
+    assert_eq!(delta.tokens_out.point, 10);
 }
 
 #[test]
