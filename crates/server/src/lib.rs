@@ -10,6 +10,7 @@
 pub mod app;
 pub mod commands;
 mod config;
+pub mod console;
 mod directives;
 mod enrol;
 mod ingest;

@@ -7,16 +7,17 @@ use toktra_protocol::{Code, codec, enrol};
 
 use crate::app::SharedApp;
 use crate::refusal::Refusal;
-use crate::{directives, ingest};
+use crate::{console, directives, ingest};
 
 /// The API host: enrolment, health and the console.
 pub fn api(app: SharedApp) -> Router {
+    let pages = console::router(app.store.clone(), app.clock);
     let own = Router::new()
         .route(enrol::PATH, post(crate::enrol::enroll))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(app);
-    with_fallbacks(own)
+    with_fallbacks(own.merge(pages))
 }
 
 /// The ingest host: device traffic.

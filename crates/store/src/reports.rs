@@ -149,12 +149,33 @@ impl Interval {
             high: self.high.saturating_add(other.high),
         }
     }
+
+    /// What is left of a sum without one of its parts, bound by bound.
+    pub fn minus(self, part: Self) -> Self {
+        Self {
+            low: self.low.saturating_sub(part.low),
+            point: self.point.saturating_sub(part.point),
+            high: self.high.saturating_sub(part.high),
+        }
+    }
 }
 
 impl Sums {
     /// Tokens of both directions.
     pub fn tokens(&self) -> Interval {
         self.tokens_in.plus(self.tokens_out)
+    }
+
+    /// What is left of a total without one of its parts.
+    pub fn minus(&self, part: Self) -> Self {
+        Self {
+            tokens_in: self.tokens_in.minus(part.tokens_in),
+            tokens_out: self.tokens_out.minus(part.tokens_out),
+            cost_micros: self.cost_micros.minus(part.cost_micros),
+            tokens_unpriced: self.tokens_unpriced.saturating_sub(part.tokens_unpriced),
+            exchanges: self.exchanges.saturating_sub(part.exchanges),
+            blocked: self.blocked.saturating_sub(part.blocked),
+        }
     }
 
     /// Tokens were used and none of them has a price.

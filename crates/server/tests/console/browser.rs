@@ -28,8 +28,9 @@ impl Browser {
     pub fn start() -> Option<Self> {
         let profile = tempfile::tempdir().unwrap();
         let name = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
-            let version = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
-            { version }.status().is_ok_and(|status| status.success())
+            let mut version = Command::new(name);
+            version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
+            version.status().is_ok_and(|status| status.success())
         })?;
         // The shell only moves the pipes to where Chromium looks for them.
         let mut child = Command::new("sh")

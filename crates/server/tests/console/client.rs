@@ -1,8 +1,8 @@
 //! A console without a socket, and a client that keeps its cookie as a browser would.
 
+use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
-use axum::Router;
 use tempfile::TempDir;
 use toktra_protocol::UnixSeconds;
 use toktra_server::{Clock, console};

@@ -2,12 +2,14 @@
 //! enrolment and the ledger.
 
 use toktra_protocol::enrol::DeviceDescription;
+use toktra_protocol::event::Blocked;
 use toktra_protocol::{
-    Batch, Block, BlockReason, Blocked, DeviceId, Estimate, Event, EventBody, Minute, NameSource,
-    UnixSeconds, Usage,
+    Batch, Block, BlockReason, DeviceId, Estimate, Event, EventBody, Minute, NameSource, UnixSeconds, Usage,
 };
 use toktra_server::password;
-use toktra_store::directory::{Department, Organisation, create_department, create_organisation, create_user};
+use toktra_store::directory::{
+    Department, Organisation, create_department, create_organisation, create_user,
+};
 use toktra_store::enrolment::{self, Grant, NewCertificate};
 use toktra_store::ledger::{Cost, Ledger, Tariff};
 use toktra_store::{Store, accounts, devices};
@@ -85,15 +87,13 @@ pub async fn device(
     now: UnixSeconds,
 ) -> DeviceId {
     let user = match user {
-        Some(email) => {
-            Some(create_user(store, organisation, department, email, "test", now).await.unwrap())
-        }
+        Some(email) => Some(create_user(store, organisation, department, email, "test", now).await.unwrap()),
         None => None,
     };
     let hash = uuid::Uuid::new_v4().to_string();
     let grant = Grant { organisation, department, user: user.as_ref() };
     enrolment::create_token(store, &hash, grant, now.plus(60), "test", now).await.unwrap();
-    let id = DeviceId(uuid::Uuid::now_v7());
+    let id: DeviceId = uuid::Uuid::now_v7();
     let description = DeviceDescription {
         hostname: hostname.to_owned(),
         platform: platform.to_owned(),
@@ -181,10 +181,10 @@ pub async fn month(store: &Store, organisation: &Organisation, now: UnixSeconds)
 fn month_of(index: u64, weight: u64, now: UnixSeconds) -> Vec<(Minute, EventBody)> {
     let today = now.0 / 86_400;
     let mut bodies = Vec::new();
-    for back in (0..45).rev() {
+    for back in (0..62).rev() {
         let day = today - back;
         let weekend = matches!((day + 4) % 7, 0 | 6);
-        let busy = (6 + (day * 7 + index * 3) % 9) * if weekend { 2 } else { 10 } * (60 - back);
+        let busy = (6 + (day * 7 + index * 3) % 9) * if weekend { 2 } else { 10 } * (150 - back) / 3;
         for (service, (.., share)) in SERVICES.iter().enumerate() {
             let hour = (8 + (day * 5 + index * 2 + service as u64 * 3) % 11).min(23);
             let minute = day * 1_440 + hour * 60;

@@ -132,8 +132,8 @@ fn check_overview(browser: &mut Browser, expected: &Expected) {
 
 /// Nothing sticks out to the right, and every identifier is there once.
 fn check_page(browser: &mut Browser, name: &str) {
-    let overflow = browser
-        .evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+    let overflow =
+        browser.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth");
     assert_eq!(overflow, 0, "{name} is wider than the window");
     let twice = browser.evaluate(
         "[...document.querySelectorAll('[id]')].map(e => e.id).filter((id, at, all) => all.indexOf(id) !== at)",

@@ -36,6 +36,7 @@ async fn what_has_no_price_is_unpriced_and_never_nothing() {
     assert!(page.contains(">unpriced<"));
     assert!(!page.contains("$0"), "an unpriced service must not look free");
     assert!(page.contains("Perplexity"));
+    assert!(!page.contains("Cost by day"), "a chart of nothing");
 }
 
 #[tokio::test]

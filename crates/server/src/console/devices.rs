@@ -1,0 +1,214 @@
+//! The devices of the organisation: what they are, whose they are and how they are.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use toktra_store::reports::{self, DEVICES_PER_PAGE, Device, Fleet};
+
+use super::failure::{Failure, render};
+use super::session::Administrator;
+use super::{Console, assets, figures};
+
+/// A device that was not heard of for so long is called quiet, in seconds.
+const QUIET_AFTER_S: i64 = 7 * 24 * 3_600;
+/// A certificate that ends sooner is pointed out, in seconds; devices renew long before.
+const SOON_S: i64 = 14 * 24 * 3_600;
+/// The last page that an address may ask for.
+const LAST_PAGE: i64 = 10_000;
+
+/// What the address may ask for.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Choice {
+    page: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "devices.html")]
+struct DevicesPage<'a> {
+    style: &'a str,
+    administrator: &'a Administrator,
+    form_token: String,
+    section: &'static str,
+    fleet: Fleet,
+    rows: Vec<Row>,
+    page: i64,
+    pages: i64,
+}
+
+struct Row {
+    device: Device,
+    badges: Vec<Badge>,
+    certificate: Option<When>,
+    certificate_tone: &'static str,
+    seen: Option<When>,
+    directive: String,
+    directive_tone: &'static str,
+    acknowledged: String,
+}
+
+struct Badge {
+    tone: &'static str,
+    text: String,
+}
+
+/// A moment as people and machines read it.
+struct When {
+    text: String,
+    full: String,
+    machine: String,
+}
+
+/// `GET /devices`
+pub(super) async fn page(
+    State(console): State<Arc<Console>>,
+    administrator: Administrator,
+    choice: Result<Query<Choice>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let now = i64::try_from(console.clock.now().0).unwrap_or(i64::MAX);
+    let organisation = administrator.session.organisation_id.as_str();
+    let fleet = reports::fleet(&console.store, organisation, now - QUIET_AFTER_S).await?;
+    let pages = ((fleet.devices - 1).max(0) / DEVICES_PER_PAGE + 1).min(LAST_PAGE);
+    let asked = choice.ok().and_then(|Query(choice)| choice.page);
+    let page = asked.as_deref().and_then(|page| page.parse().ok()).unwrap_or(1).clamp(1, pages);
+    let devices = reports::devices(&console.store, organisation, page - 1).await?;
+    let page = DevicesPage {
+        style: assets::style_href(),
+        form_token: administrator.form_token(),
+        administrator: &administrator,
+        section: "devices",
+        fleet,
+        rows: devices.into_iter().map(|device| row(device, now)).collect(),
+        page,
+        pages,
+    };
+    Ok(render(StatusCode::OK, &page))
+}
+
+fn row(device: Device, now: i64) -> Row {
+    let (directive, directive_tone) = directive(&device);
+    Row {
+        badges: badges(&device, now),
+        certificate: device.certificate_until.map(|at| When {
+            text: figures::full_day(at.div_euclid(86_400)),
+            full: figures::full_time(at),
+            machine: figures::machine_time(at),
+        }),
+        certificate_tone: match device.certificate_until {
+            Some(at) if at > now + SOON_S => "",
+            Some(at) if at > now => "warn",
+            _ => "bad",
+        },
+        seen: device.last_seen_at.map(|at| When {
+            text: figures::ago(at, now),
+            full: figures::full_time(at),
+            machine: figures::machine_time(at),
+        }),
+        directive,
+        directive_tone,
+        acknowledged: figures::grouped(device.acknowledged_sequence),
+        device,
+    }
+}
+
+/// What state the device is in, the gravest first.
+fn badges(device: &Device, now: i64) -> Vec<Badge> {
+    let badge = |tone, text: &str| Badge { tone, text: text.to_owned() };
+    let mut badges = Vec::new();
+    match device.state.as_str() {
+        "revoked" => return vec![badge("bad", "Revoked")],
+        "enrolled" => {}
+        other => badges.push(badge("warn", other)),
+    }
+    if device.lock_message.is_some() {
+        badges.push(badge("bad", "Locked"));
+    }
+    match device.block_reason.as_deref() {
+        Some("budget") => badges.push(badge("bad", "Blocked: budget")),
+        Some("provider") => badges.push(badge("warn", "Provider blocked")),
+        Some(_) => badges.push(badge("bad", "Blocked")),
+        None => {}
+    }
+    if device.certificate_until.is_some_and(|until| until <= now) {
+        badges.push(badge("bad", "Certificate expired"));
+    }
+    match device.last_seen_at {
+        None => badges.push(badge("idle", "Never seen")),
+        Some(at) if at < now - QUIET_AFTER_S => badges.push(badge("idle", "Quiet")),
+        Some(_) if badges.is_empty() => badges.push(badge("good", "Active")),
+        Some(_) => {}
+    }
+    badges
+}
+
+fn directive(device: &Device) -> (String, &'static str) {
+    let newest = device.directive_version;
+    match device.directive_applied {
+        Some(applied) if applied == newest => (format!("v{newest}, applied"), ""),
+        Some(applied) => (format!("v{newest}, runs v{applied}"), "warn"),
+        None => (format!("v{newest}, not applied yet"), "warn"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn device() -> Device {
+        Device {
+            id: "d".to_owned(),
+            hostname: "host".to_owned(),
+            platform: "linux".to_owned(),
+            agent_version: "0.1.0".to_owned(),
+            department: None,
+            user: None,
+            state: "enrolled".to_owned(),
+            enrolled_at: NOW - 1_000_000,
+            last_seen_at: Some(NOW - 60),
+            certificate_until: Some(NOW + 80 * 86_400),
+            acknowledged_sequence: 1_234,
+            directive_version: 3,
+            directive_applied: Some(3),
+            lock_message: None,
+            block_reason: None,
+        }
+    }
+
+    fn texts(device: &Device) -> Vec<String> {
+        badges(device, NOW).into_iter().map(|badge| badge.text).collect()
+    }
+
+    #[test]
+    fn a_healthy_device_is_active_and_nothing_else() {
+        assert_eq!(texts(&device()), ["Active"]);
+        assert_eq!(row(device(), NOW).certificate_tone, "");
+    }
+
+    #[test]
+    fn whatever_is_wrong_is_said_and_a_revoked_device_is_only_that() {
+        let mut device = device();
+        device.lock_message = Some(String::new());
+        device.block_reason = Some("budget".to_owned());
+        device.certificate_until = Some(NOW);
+        device.last_seen_at = None;
+        assert_eq!(texts(&device), ["Locked", "Blocked: budget", "Certificate expired", "Never seen"]);
+        device.state = "revoked".to_owned();
+        assert_eq!(texts(&device), ["Revoked"]);
+    }
+
+    #[test]
+    fn a_device_behind_its_directive_shows_both_versions() {
+        let mut device = device();
+        assert_eq!(directive(&device), ("v3, applied".to_owned(), ""));
+        device.directive_applied = Some(2);
+        assert_eq!(directive(&device), ("v3, runs v2".to_owned(), "warn"));
+        device.directive_applied = None;
+        assert_eq!(directive(&device), ("v3, not applied yet".to_owned(), "warn"));
+    }
+}

@@ -1,0 +1,206 @@
+//! Sessions: a cookie of 256 random bits that only its SHA-256 hash is stored of. A session
+//! ends an hour after it was last used and twelve hours after it was opened. The token in
+//! forms is derived from the cookie, so it needs no storage and dies with the session.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::header::COOKIE;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Redirect, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
+use subtle::ConstantTimeEq;
+use toktra_protocol::UnixSeconds;
+use toktra_store::accounts::{self, Session};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::Console;
+use super::failure::Failure;
+
+/// A session that is not used ends after this, in seconds.
+pub(super) const IDLE_LIMIT_S: u64 = 60 * 60;
+/// A session ends after this even when it is used, in seconds.
+pub(super) const LIFETIME_S: u64 = 12 * 60 * 60;
+/// A session's end is moved when that gains at least this much, so that reading rarely writes.
+const EXTENSION_GRAIN_S: u64 = 60;
+
+/// `__Host-`: set by this very host, over TLS, for every path.
+const COOKIE_NAME: &str = "__Host-toktra-session";
+const COOKIE_ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Strict";
+
+/// What a browser holds.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub(super) struct SessionKey([u8; 32]);
+
+/// Whoever makes a request: extracted from the cookie, or else sent to the sign-in.
+#[derive(Clone, Debug)]
+pub(super) struct Administrator {
+    /// Who, and of which organisation.
+    pub(super) session: Session,
+    key: SessionKey,
+}
+
+impl SessionKey {
+    /// A fresh key.
+    pub(super) fn generate() -> Result<Self, getrandom::Error> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        Ok(Self(key))
+    }
+
+    /// What is stored of it.
+    pub(super) fn hash(&self) -> String {
+        hexadecimal(digest(&SHA256, &self.0).as_ref())
+    }
+
+    /// The header that gives it to the browser, to keep until the browser is closed.
+    pub(super) fn cookie(&self) -> String {
+        format!("{COOKIE_NAME}={}; {COOKIE_ATTRIBUTES}", URL_SAFE_NO_PAD.encode(self.0))
+    }
+
+    /// The token that forms carry.
+    pub(super) fn form_token(&self) -> String {
+        let mut input = b"toktra console form\0".to_vec();
+        input.extend_from_slice(&self.0);
+        let token = hexadecimal(digest(&SHA256, &input).as_ref());
+        input.zeroize();
+        token
+    }
+
+    /// Whether a form's token is this session's, in constant time.
+    pub(super) fn owns(&self, form_token: &str) -> bool {
+        self.form_token().as_bytes().ct_eq(form_token.as_bytes()).into()
+    }
+
+    fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        let value = headers
+            .get_all(COOKIE)
+            .iter()
+            .filter_map(|header| header.to_str().ok())
+            .flat_map(|header| header.split(';'))
+            .find_map(|pair| pair.trim().strip_prefix(COOKIE_NAME)?.strip_prefix('='))?;
+        let mut key = [0; 32];
+        match URL_SAFE_NO_PAD.decode_slice(value, &mut key) {
+            Ok(32) => Some(Self(key)),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SessionKey(..)")
+    }
+}
+
+/// The header that makes the browser forget its key.
+pub(super) fn expired_cookie() -> String {
+    format!("{COOKIE_NAME}=; {COOKIE_ATTRIBUTES}; Max-Age=0")
+}
+
+/// When a session that was opened then and used now ends.
+pub(super) fn end(opened_at: UnixSeconds, now: UnixSeconds) -> UnixSeconds {
+    now.plus(IDLE_LIMIT_S).min(opened_at.plus(LIFETIME_S))
+}
+
+impl Administrator {
+    /// The token for this page's forms.
+    pub(super) fn form_token(&self) -> String {
+        self.key.form_token()
+    }
+
+    /// Refuses a form that was not made for this session.
+    pub(super) fn check(&self, form_token: &str) -> Result<(), Failure> {
+        if self.key.owns(form_token) { Ok(()) } else { Err(Failure::ForeignOrigin) }
+    }
+
+    /// What the store knows the session by.
+    pub(super) fn session_hash(&self) -> String {
+        self.key.hash()
+    }
+
+    /// Finds the session of a request's cookie and notes that it is in use.
+    pub(super) async fn find(console: &Console, headers: &HeaderMap) -> Result<Option<Self>, Failure> {
+        let Some(key) = SessionKey::from_headers(headers) else {
+            return Ok(None);
+        };
+        let (hash, now) = (key.hash(), console.clock.now());
+        let Some(session) = accounts::session(&console.store, &hash, now).await? else {
+            return Ok(None);
+        };
+        let end = end(unix_seconds(session.created_at), now);
+        if end.0 >= unix_seconds(session.expires_at).0.saturating_add(EXTENSION_GRAIN_S) {
+            accounts::extend_session(&console.store, &hash, end).await?;
+        }
+        Ok(Some(Self { session, key }))
+    }
+}
+
+impl FromRequestParts<Arc<Console>> for Administrator {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Response> {
+        match Self::find(console, &parts.headers).await {
+            Ok(Some(administrator)) => Ok(administrator),
+            Ok(None) => Err(Redirect::to("/login").into_response()),
+            Err(failure) => Err(failure.into_response()),
+        }
+    }
+}
+
+fn unix_seconds(column: i64) -> UnixSeconds {
+    UnixSeconds(u64::try_from(column).unwrap_or(0))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(cookie: &str) -> HeaderMap {
+        [(COOKIE, cookie.parse().expect("a header"))].into_iter().collect()
+    }
+
+    #[test]
+    fn a_cookie_comes_back_as_the_key_that_made_it() {
+        let key = SessionKey([7; 32]);
+        let cookie = key.cookie();
+        let (pair, attributes) = cookie.split_once("; ").expect("attributes");
+        assert_eq!(attributes, "Path=/; Secure; HttpOnly; SameSite=Strict");
+        let back = SessionKey::from_headers(&headers(&format!("a=b; {pair}; c=d"))).expect("a key");
+        assert_eq!(back.0, key.0);
+    }
+
+    #[test]
+    fn a_cookie_that_is_no_key_is_no_session() {
+        for value in ["", "x", "!!", &"A".repeat(44), &"A".repeat(400)] {
+            let cookie = format!("{COOKIE_NAME}={value}");
+            assert!(SessionKey::from_headers(&headers(&cookie)).is_none(), "{cookie}");
+        }
+        let lookalike = format!("{COOKIE_NAME}2={}", "A".repeat(43));
+        assert!(SessionKey::from_headers(&headers(&lookalike)).is_none());
+    }
+
+    #[test]
+    fn a_form_token_belongs_to_one_session_and_is_not_the_stored_hash() {
+        let (one, other) = (SessionKey([1; 32]), SessionKey([2; 32]));
+        assert!(one.owns(&one.form_token()));
+        assert!(!one.owns(&other.form_token()));
+        assert!(!one.owns(""));
+        assert_ne!(one.form_token(), one.hash());
+    }
+
+    #[test]
+    fn a_used_session_lives_on_until_its_lifetime_is_over() {
+        let opened = UnixSeconds(1_000_000);
+        assert_eq!(end(opened, opened), opened.plus(IDLE_LIMIT_S));
+        let late = opened.plus(LIFETIME_S - 10);
+        assert_eq!(end(opened, late), opened.plus(LIFETIME_S));
+    }
+}
