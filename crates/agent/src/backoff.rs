@@ -73,9 +73,9 @@ mod tests {
 
     #[test]
     fn jitter_is_full() {
-        let mut backoff = Backoff { failures: 8 };
+        let mut backoff = Backoff { failures: 9 };
         assert_eq!(backoff.next(None, 0), Duration::ZERO);
-        assert_eq!(backoff.next(None, u64::MAX / 2).as_secs(), 149);
+        assert_eq!(backoff.next(None, u64::MAX / 2).as_secs(), 150);
     }
 
     #[test]

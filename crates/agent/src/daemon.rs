@@ -13,7 +13,7 @@ use rustix::fs::FlockOperation;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use toktra_identity::{Credential, FileStore, Store as _};
 use toktra_protocol::local::{CONTROL_SOCKET, EXTENSION_SOCKET};
 use toktra_spool::Owner;
@@ -29,6 +29,8 @@ use crate::{control, extension};
 
 /// How often the credential's file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a configured token is left alone before enrolment is tried again.
+const ENROL_PAUSE: Duration = Duration::from_secs(2 * 60);
 /// Between attempts to begin a session that failed.
 const SESSION_PAUSE: Duration = Duration::from_secs(10);
 
@@ -56,7 +58,7 @@ pub async fn run(places: &Places, clock: Clock) -> anyhow::Result<()> {
     tracing::info!(version = crate::VERSION, "The agent is running.");
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        () = sessions(places, &config, &board) => {}
+        error = sessions(places, &config, &board) => return Err(error),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -73,7 +75,8 @@ fn lock(run: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-async fn sessions(places: &Places, config: &Config, board: &Arc<Board>) {
+/// Ends only where the service manager must begin anew.
+async fn sessions(places: &Places, config: &Config, board: &Arc<Board>) -> anyhow::Error {
     let store = Arc::new(FileStore::new(&places.state));
     loop {
         let seen = fingerprint(&store.credential_path());
@@ -89,7 +92,14 @@ async fn sessions(places: &Places, config: &Config, board: &Arc<Board>) {
             Ok(None) => {
                 tracing::warn!("{}", crate::board::NOT_ENROLLED);
                 board.end(None);
-                changed.await;
+                if config.token.is_none() {
+                    changed.await;
+                } else if timeout(ENROL_PAUSE, changed).await.is_err() {
+                    // Only root may take the token; the unit does so before the daemon starts.
+                    return anyhow::anyhow!(
+                        "a token is configured but the device is not enrolled; starting anew tries again"
+                    );
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "The credential cannot be used.");

@@ -92,7 +92,7 @@ fn distance(at: UnixSeconds, now: UnixSeconds) -> String {
         seconds @ ..172_800 => format!("{} h", seconds / 3_600),
         seconds => format!("{} days", seconds / 86_400),
     };
-    if at >= now { format!("in {apart}") } else { format!("{apart} ago") }
+    if at > now { format!("in {apart}") } else { format!("{apart} ago") }
 }
 
 #[cfg(test)]

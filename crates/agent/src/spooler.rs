@@ -11,7 +11,10 @@ use toktra_spool::{Limits, Owner, Spool};
 /// Work that may wait for the thread.
 const QUEUE: usize = 64;
 
-type Work = Box<dyn FnOnce(&mut Spool) + Send>;
+/// Does something and gives back how to answer, which waits until the counts are published:
+/// who was answered finds in them what was done.
+type Work = Box<dyn FnOnce(&mut Spool) -> Reply + Send>;
+type Reply = Box<dyn FnOnce()>;
 
 /// What stands in the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,8 +60,9 @@ impl Spooler {
             .name("spool".to_owned())
             .spawn(move || {
                 while let Some(work) = queue.blocking_recv() {
-                    work(&mut spool);
+                    let reply = work(&mut spool);
                     publish.send_replace(Counts::of(&spool));
+                    reply();
                 }
                 drop(spool);
                 let _ = closed.send(());
@@ -75,7 +79,8 @@ impl Spooler {
     {
         let (answer, wait) = oneshot::channel();
         let work: Work = Box::new(move |spool| {
-            let _ = answer.send(act(spool));
+            let done = act(spool);
+            Box::new(move || drop(answer.send(done)))
         });
         self.work.send(work).await.map_err(|_| Closed)?;
         wait.await.map_err(|_| Closed)
