@@ -283,6 +283,35 @@ fn a_flow_that_never_says_hello_is_given_up() {
 }
 
 #[test]
+fn a_quic_hello_over_two_datagrams_in_either_order_names_its_flow() {
+    let [start, end] = quic_hello();
+    for (first, second) in [(&start, &end), (&end, &start)] {
+        let mut engine = Engine::new();
+        let udp = Opened { transport: Transport::Udp, ..opened(address(1)) };
+        engine.handle(at(0), FLOW, FlowEvent::Opened(udp));
+        assert_eq!(engine.handle(at(0), FLOW, FlowEvent::Datagram(first)), Verdict::NeedMore);
+        assert_eq!(engine.handle(at(0), FLOW, FlowEvent::Datagram(second)), Verdict::Meter);
+        assert_eq!(engine.handle(at(0), FLOW, FlowEvent::Datagram(second)), Verdict::Meter);
+        engine.handle(at(9_000), FLOW, FlowEvent::Closed(counters(1, 2_000, 90_000)));
+        let usage = usages(&mut engine).remove(0);
+        assert_eq!((usage.service.as_str(), usage.name_source), ("chatgpt", NameSource::QuicSni));
+        assert_eq!(usage.calibration, "uncalibrated-2026-11");
+    }
+}
+
+#[test]
+fn behind_a_proxy_the_name_is_found_and_the_proxys_address_is_nobodys() {
+    let mut engine = Engine::new();
+    engine.handle(at(0), FLOW, FlowEvent::Opened(opened(address(9))));
+    let mut stream =
+        b"CONNECT api.anthropic.com:443 HTTP/1.1\r\nHost: api.anthropic.com:443\r\n\r\n".to_vec();
+    stream.extend(hello(Some("api.anthropic.com"), false));
+    let outbound = FlowEvent::Outbound { position: 0, bytes: &stream };
+    assert_eq!(engine.handle(at(0), FLOW, outbound), Verdict::Meter);
+    assert_eq!(engine.handle(at(1), OTHER, old(9)), Verdict::Ignore);
+}
+
+#[test]
 fn datagrams_that_are_not_quic_are_let_through() {
     let mut engine = Engine::new();
     let udp = Opened { transport: Transport::Udp, ..opened(address(1)) };

@@ -1,5 +1,6 @@
 //! What the engine's tests share: hellos, times, and short ways to say what a capture sees.
-#![allow(dead_code)] // each test binary uses a part
+#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::net::SocketAddr;
 
@@ -92,3 +93,26 @@ pub fn usages(engine: &mut Engine) -> Vec<Usage> {
         })
         .collect()
 }
+
+/// A ClientHello for `chatgpt.com` over two QUIC v1 Initial packets, sealed by rustls with the
+/// destination connection id 8394c8f03e515708.
+pub fn quic_hello() -> [Vec<u8>; 2] {
+    [QUIC_HELLO_START, QUIC_HELLO_END].map(|hex| {
+        hex.as_bytes()
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    })
+}
+
+const QUIC_HELLO_START: &str = "\
+    cc00000001088394c8f03e515708000040752c32cdab46b451879b7ca391c0a50dd784ca3581605252bce9125559f334\
+    fd2cd86442f64e37a62c0649351b3e5507a14bacbe2fb358328d6bb9e02cfe878ad16b334e69f00a01a2a359d4e7341b\
+    d77cd02fbf52aea7312eb63ca7516517bc442ba0020286ec2ff7dc41dc84a321e41b5ab3ba4d13\
+    ";
+
+const QUIC_HELLO_END: &str = "\
+    c500000001088394c8f03e51570800004076b061ade86c7af6fc5a87dfcef6dd91a43a7ce021606f8e8fa2f74b0881e4\
+    2751e65d04df39d9c5fa4f67b7a18119242951afff401e0ec1ce95db1143751fb10abec11d08cfb8bd2a488e801d862e\
+    208050544a4b7d88bc7439e662a7ea5fe384dd14370e435f227f4f15db7b4dad675a9e4cb0ac12dd\
+    ";
