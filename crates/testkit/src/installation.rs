@@ -212,8 +212,7 @@ impl Installation {
                     open.push(entry?.path());
                 }
             } else if place.is_file() {
-                let bytes = fs::read(&place)?;
-                if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+                if String::from_utf8_lossy(&fs::read(&place)?).contains(text) {
                     found.push(place);
                 }
             }

@@ -23,9 +23,10 @@ use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
 use crate::authority::Authority;
+use crate::proxy;
+use crate::quic::Quic;
 use crate::reply::{Chunk, Reply, reply};
 use crate::tally::{Counted, Ledger, Lingering, Tally, Transport};
-use crate::{proxy, quic};
 
 /// Largest body of a request.
 pub(crate) const REQUEST_LIMIT: usize = 16 * 1024 * 1024;
@@ -53,7 +54,7 @@ impl Options {
 /// A simulator whose sockets are open.
 pub struct Simulator {
     tcp: TcpListener,
-    quic: quinn::Endpoint,
+    quic: Quic,
     proxy: Option<TcpListener>,
     acceptor: TlsAcceptor,
     ledger: Arc<Ledger>,
@@ -68,7 +69,8 @@ impl Simulator {
         ledger: Arc<Ledger>,
     ) -> anyhow::Result<Self> {
         let tcp = TcpListener::bind(options.listen).await.context("listen for TLS over TCP")?;
-        let quic = quic::bind(tcp.local_addr()?, authority.clone()).context("listen for QUIC")?;
+        let quic =
+            Quic::bind(tcp.local_addr()?, authority.clone(), ledger.clone()).context("listen for QUIC")?;
         let proxy = match options.proxy {
             Some(address) => Some(TcpListener::bind(address).await.context("listen as a proxy")?),
             None => None,
@@ -91,7 +93,7 @@ impl Simulator {
 
     /// Serves until it is dropped.
     pub async fn serve(self) {
-        let quic = quic::serve(self.quic, self.ledger.clone(), self.pace);
+        let quic = self.quic.serve(self.pace);
         let target = self.tcp.local_addr().ok();
         let proxy = async {
             if let (Some(listener), Some(target)) = (self.proxy, target) {

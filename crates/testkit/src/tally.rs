@@ -87,10 +87,10 @@ impl Tally {
         self.tokens_out.fetch_add(tokens_out, Relaxed);
     }
 
-    /// Sets the bytes of a transport that counts for itself.
-    pub fn set_bytes(&self, bytes_in: u64, bytes_out: u64) {
-        self.bytes_in.store(bytes_in, Relaxed);
-        self.bytes_out.store(bytes_out, Relaxed);
+    /// Counts ciphertext bytes.
+    pub fn add(&self, bytes_in: u64, bytes_out: u64) {
+        self.bytes_in.fetch_add(bytes_in, Relaxed);
+        self.bytes_out.fetch_add(bytes_out, Relaxed);
     }
 
     /// Marks the end.
@@ -168,7 +168,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let ready = Pin::new(&mut self.socket).poll_read(cx, buf);
-        self.tally.bytes_in.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        self.tally.add((buf.filled().len() - before) as u64, 0);
         ready
     }
 }
@@ -177,7 +177,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let ready = Pin::new(&mut self.socket).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = ready {
-            self.tally.bytes_out.fetch_add(written as u64, Relaxed);
+            self.tally.add(0, written as u64);
         }
         ready
     }
