@@ -1,6 +1,6 @@
 //! Lock, privacy hours, mode and budget in; a decision out.
 //!
-//! The order of precedence is [`PRECEDENCE`], one table, and nothing else decides. Of its
+//! The order of precedence is `PRECEDENCE`, one table, and nothing else decides. Of its
 //! rows the own hosts, the lock and the block have inputs today; privacy hours and personal
 //! mode take their places between them when their inputs exist.
 //!
