@@ -94,6 +94,7 @@ fn book_refusal(error: &BookError) -> Refusal {
         BookError::Gap { acknowledged, .. } => {
             let next = acknowledged.saturating_add(1);
             Refusal::new(Code::BatchOrder, format!("Nothing was stored: {error}. Send from {next} on."))
+                .acknowledged(*acknowledged)
         }
         BookError::Database => Refusal::internal(error),
     }

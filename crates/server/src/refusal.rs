@@ -24,6 +24,11 @@ impl Refusal {
         Self { retry_after_s: Some(seconds), ..self }
     }
 
+    /// Tells a device where to go on.
+    pub fn acknowledged(self, acknowledged: u64) -> Self {
+        Self { problem: self.problem.with_acknowledged(acknowledged), ..self }
+    }
+
     /// A fault of ours. The cause is logged, not told.
     pub fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(cause, "A request failed.");
