@@ -3,7 +3,7 @@
 //! begins as soon as that changes.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,10 +66,11 @@ pub async fn run(places: &Places, clock: Clock) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Two daemons would take each other's sockets.
+/// Two daemons would take each other's sockets. Private, since whoever can open a file can lock it.
 fn lock(run: &Path) -> anyhow::Result<File> {
     let path = run.join("agent.lock");
-    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.with_context(|| format!("cannot create {}", path.display()))?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
         .with_context(|| format!("another toktra-agent runs with {}; stop it first", run.display()))?;
     Ok(file)
