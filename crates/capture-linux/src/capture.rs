@@ -236,7 +236,9 @@ impl Capture {
         self.counts.flows_seen += 1;
         let known = self.introduce(event);
         let owner = (event.has_owner != 0).then_some(&event.owner);
-        let account = owner.map(|owner| self.people.account(owner.user));
+        // Nobody saw the connect; the kernel still knows whose it is.
+        let user = owner.map_or_else(|| known.socket.user().ok(), |owner| Some(owner.user));
+        let account = user.map(|user| self.people.account(user));
         let application = owner.map(people::application);
         let opened = Opened {
             transport: known.socket.transport,

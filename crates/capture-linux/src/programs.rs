@@ -8,6 +8,7 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::cgroup_skb::CgroupSkbAttachType;
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
+use rustix::process::{Resource, Rlimit};
 
 use crate::CaptureError;
 use crate::abi::{RawFlow, RawOwner, RawVerdict};
@@ -55,6 +56,9 @@ impl Programs {
         for port in ports {
             bitmap[usize::from(port >> 3)] |= 1 << (port & 7);
         }
+        // Kernels before 5.11 count maps as locked memory. Refused, the maps fail with their own error.
+        let unlimited = Rlimit { current: None, maximum: None };
+        let _ = rustix::process::setrlimit(Resource::Memlock, unlimited);
         let mut object = EbpfLoader::new()
             .btf(None)
             .verifier_log_level(VerifierLogLevel::STATS)

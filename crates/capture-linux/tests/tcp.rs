@@ -149,6 +149,7 @@ fn a_connection_older_than_the_capture_is_seen_and_marked() {
     watch.until("the flow closed", |stories| stories.len() == 1 && stories[0].closed);
     let story = &watch.stories[0];
     assert!(story.preexisting);
+    assert_eq!(story.user.as_deref(), Some("root"));
     assert_eq!((story.counters.bytes_out, story.counters.bytes_in), (6, 100));
     watch.until_forgotten();
 }
