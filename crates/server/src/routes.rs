@@ -2,6 +2,8 @@
 
 use axum::Router;
 use axum::http::HeaderMap;
+use axum::http::header::ACCEPT;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use toktra_protocol::{Code, codec, enrol};
 
@@ -17,7 +19,7 @@ pub fn api(app: SharedApp) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(app);
-    with_fallbacks(own.merge(pages))
+    with_fallbacks(own.merge(pages)).fallback(not_found)
 }
 
 /// The ingest host: device traffic.
@@ -40,6 +42,15 @@ fn with_fallbacks(router: Router) -> Router {
         .method_not_allowed_fallback(async || {
             Refusal::new(Code::Method, "This path does not take this method; see `allow`.")
         })
+}
+
+/// People get a page, programs a problem.
+async fn not_found(headers: HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if accept.contains("text/html") {
+        return console::not_found();
+    }
+    Refusal::new(Code::NotFound, "There is nothing at this path of this host.").into_response()
 }
 
 async fn ready(

@@ -63,7 +63,7 @@ pub(super) fn cost(sums: &Sums) -> Figure {
         range: if is_exact(estimate) {
             String::new()
         } else {
-            format!("{}–{}", dollars(estimate.low), dollars(estimate.high))
+            format!("{}–{}", rough_dollars(estimate.low), rough_dollars(estimate.high))
         },
         full: if is_exact(estimate) {
             exact_dollars(estimate.point)
@@ -222,6 +222,14 @@ fn compact_parts(number: i64) -> (String, &'static str) {
     last
 }
 
+/// As [`dollars`], without cents from a hundred dollars on: nobody estimates to the cent.
+fn rough_dollars(micros: i64) -> String {
+    if micros < 100_000_000 {
+        return dollars(micros);
+    }
+    format!("${}", grouped(micros.saturating_add(500_000) / 1_000_000))
+}
+
 fn exact_dollars(micros: i64) -> String {
     let sign = if micros < 0 { "−" } else { "" };
     let size = micros.unsigned_abs();
@@ -287,6 +295,8 @@ mod tests {
         assert_eq!(figure.text, "$12.34");
         assert_eq!(figure.range, "$11.00–$14.00");
         assert_eq!(figure.note, "+ 40 unpriced");
+        sums.cost_micros = interval(99_990_000, 1_000_000_000, 1_234_500_000);
+        assert_eq!(cost(&sums).range, "$99.99–$1,235");
         assert_eq!(cost(&Sums::default()).text, "$0.00");
     }
 

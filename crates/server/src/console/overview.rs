@@ -198,7 +198,7 @@ fn tiles(total: &Sums, previous: &Sums, fleet: &Fleet, days: i64) -> Vec<Tile> {
                 },
                 ..figures::count(fleet.seen)
             },
-            change: format!("of {} enrolled", figures::count(fleet.devices).text),
+            change: format!("of {}", figures::count(fleet.devices).text),
         },
     ]
 }
@@ -308,6 +308,7 @@ fn row(id: String, name: String, is_rest: bool, sums: &Sums, total: &Sums) -> Ro
         cost: figures::cost(sums),
         share: format!("{}.{:02}%", part / 100, part % 100),
         share_text: match (part + 50) / 100 {
+            _ if of == "cost" && sums.is_unpriced() => "no known price".to_owned(),
             0 if part > 0 => format!("<1\u{202f}% of {of}"),
             percent => format!("{percent}\u{202f}% of {of}"),
         },

@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -80,19 +80,21 @@ impl Browser {
     pub fn and_wait_for_load(&mut self, act: impl FnOnce(&mut Self)) {
         let before = self.events.len();
         act(self);
-        let loaded = |event: &Value| event["method"] == "Page.loadEventFired";
-        while !self.events[before..].iter().any(loaded) {
+        self.wait_for(before, |event| event["method"] == "Page.loadEventFired");
+    }
+
+    /// Waits for an event that is, or comes, after the first `from` ones.
+    pub fn wait_for(&mut self, from: usize, wanted: impl Fn(&Value) -> bool) {
+        while !self.events[from..].iter().any(&wanted) {
             let message = self.receive();
             self.events.push(message);
         }
     }
 
     pub fn open(&mut self, url: &str) {
-        let failed = std::cell::RefCell::new(Value::Null);
         self.and_wait_for_load(|browser| {
             let result = browser.call("Page.navigate", json!({ "url": url }));
-            *failed.borrow_mut() = result["errorText"].clone();
-            assert!(failed.borrow().is_null(), "{url}: {}", failed.borrow());
+            assert!(result["errorText"].is_null(), "{url}: {result}");
         });
     }
 
@@ -134,8 +136,7 @@ impl Browser {
     }
 
     fn receive(&mut self) -> Value {
-        let deadline = Instant::now() + PATIENCE;
-        match self.messages.recv_timeout(deadline - Instant::now()) {
+        match self.messages.recv_timeout(PATIENCE) {
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => panic!("Chromium said nothing for {PATIENCE:?}"),
             Err(RecvTimeoutError::Disconnected) => panic!("Chromium ended"),

@@ -70,7 +70,7 @@ pub fn ledger(store: &Store, now: UnixSeconds) -> Ledger {
     Ledger::start(store.clone(), Box::new(Prices), move || now).0
 }
 
-/// An organisation with one administrator, [`NAME`] prefixed by `prefix`, and nothing else.
+/// An organisation with one administrator, whose password is [`PASSWORD`], and nothing else.
 pub async fn organisation(store: &Store, name: &str, administrator: &str, now: UnixSeconds) -> Organisation {
     let organisation = create_organisation(store, name, "test", now).await.unwrap();
     let hash = password::hash(PASSWORD).unwrap();
@@ -168,6 +168,7 @@ pub async fn month(store: &Store, organisation: &Organisation, now: UnixSeconds)
         let user = (index >= 2).then_some(email.as_str());
         let id = device(store, organisation, Some(&departments[department]), (hostname, platform, user), now)
             .await;
+        ledger.seen(id, (index != 4).then_some(1));
         book(&ledger, id, month_of(index as u64, weight, now)).await;
         ids.push(id);
     }

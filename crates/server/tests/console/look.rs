@@ -92,6 +92,7 @@ fn visit(mut browser: Browser, origin: &str, expected: &Expected) {
         assert_eq!(browser.evaluate("location.pathname"), "/login");
     }
     check_events(&browser.events, origin);
+    check_that_violations_are_heard(&mut browser);
 }
 
 fn sign_in(browser: &mut Browser) {
@@ -143,6 +144,16 @@ fn check_page(browser: &mut Browser, name: &str) {
         let file = std::path::Path::new(&directory).join(format!("{name}.png"));
         std::fs::write(file, browser.picture()).unwrap();
     }
+}
+
+/// The control: what the policy forbids is blocked, and the browser says so where we listen.
+fn check_that_violations_are_heard(browser: &mut Browser) {
+    let before = browser.events.len();
+    let colour = browser.evaluate(
+        "document.body.setAttribute('style', 'color: rgb(1, 2, 3)'); getComputedStyle(document.body).color",
+    );
+    assert_ne!(colour, "rgb(1, 2, 3)");
+    browser.wait_for(before, |event| event["method"] == "Log.entryAdded");
 }
 
 /// No violation of the policy, no error, no request to anybody else.

@@ -1,4 +1,10 @@
 //! The console: its pages as an HTTP client sees them, and as a browser shows them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper that fails fails its test"
+)]
 
 mod browser;
 mod client;
