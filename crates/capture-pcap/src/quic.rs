@@ -87,9 +87,9 @@ impl QuicFlows {
             self.decided.remember(self.hasher.hash(source, destination, identifier), 0);
             return;
         }
-        let flow = UdpFlow { source, destination, packets: 1, quic: std::mem::take(&mut self.fresh) };
-        self.undecided.insert(hash, flow, now_us, |flow| flow.report_unfinished(sink));
         let is_it = |flow: &UdpFlow| flow.source == source && flow.destination == destination;
+        let make = || UdpFlow { source, destination, packets: 1, quic: std::mem::take(&mut self.fresh) };
+        self.undecided.find_or_insert(hash, is_it, make, now_us, |flow| flow.report_unfinished(sink));
         let held = payload.len() + FLOW_OVERHEAD;
         self.undecided.charge(hash, is_it, held, |flow| flow.report_unfinished(sink));
     }

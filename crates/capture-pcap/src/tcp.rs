@@ -70,11 +70,9 @@ impl TcpFlows {
         }
 
         let is_it = |flow: &TcpFlow| flow.pair == pair;
-        if self.undecided.find(hash, is_it).is_none() {
-            let flow = TcpFlow::new(pair, segment);
-            self.undecided.insert(hash, flow, now_us, |flow| flow.report_unfinished(sink));
-        }
-        let Some(flow) = self.undecided.find(hash, is_it) else { return };
+        let make = || TcpFlow::new(pair, segment);
+        let flow =
+            self.undecided.find_or_insert(hash, is_it, make, now_us, |flow| flow.report_unfinished(sink));
         let (step, mark) = flow.push(segment, start, syn, sink);
         match step {
             Step::More { held: 0 } => {}

@@ -48,17 +48,28 @@ impl<F> Undecided<F> {
         self.flows.find_mut(hash, |slot| is_it(&slot.flow)).map(|slot| &mut slot.flow)
     }
 
-    /// Adds a flow that `find` did not find; gives back through `evicted` what had to go for it.
-    pub(crate) fn insert(&mut self, hash: u64, flow: F, now_us: u64, mut evicted: impl FnMut(F)) {
+    /// The flow with this hash of which `is_it` holds, or a new one; gives back through `evicted`
+    /// what had to go for it.
+    pub(crate) fn find_or_insert(
+        &mut self,
+        hash: u64,
+        is_it: impl Fn(&F) -> bool,
+        make: impl FnOnce() -> F,
+        now_us: u64,
+        mut evicted: impl FnMut(F),
+    ) -> &mut F {
         while self.begun.len() >= FLOWS_LIMIT
             || self.begun.front().is_some_and(|begun| begun.at_us.saturating_add(AGE_LIMIT_US) < now_us)
         {
             self.evict_oldest(&mut evicted);
         }
-        self.serial += 1;
-        let serial = self.serial;
-        self.begun.push_back(Begun { hash, serial, at_us: now_us });
-        self.flows.insert_unique(hash, Slot { hash, serial, bytes: 0, flow }, |slot| slot.hash);
+        let entry = self.flows.entry(hash, |slot| is_it(&slot.flow), |slot| slot.hash).or_insert_with(|| {
+            self.serial += 1;
+            let serial = self.serial;
+            self.begun.push_back(Begun { hash, serial, at_us: now_us });
+            Slot { hash, serial, bytes: 0, flow: make() }
+        });
+        &mut entry.into_mut().flow
     }
 
     /// Notes that a flow holds so many bytes more; makes room when all hold too much.
@@ -113,7 +124,7 @@ mod tests {
         let mut flows = Undecided::new();
         let mut gone = Vec::new();
         for number in 0..=FLOWS_LIMIT {
-            flows.insert(number as u64, number, 0, |flow| gone.push(flow));
+            flows.find_or_insert(number as u64, |_| true, || number, 0, |flow| gone.push(flow));
         }
         assert_eq!(gone, [0]);
         assert!(flows.find(1, |&flow| flow == 1).is_some());
@@ -124,7 +135,7 @@ mod tests {
         let mut flows = Undecided::new();
         let mut gone = Vec::new();
         for number in 0..3 {
-            flows.insert(number, number, 0, |_| ());
+            flows.find_or_insert(number, |_| true, || number, 0, |_| ());
             flows.charge(number, |&flow| flow == number, BYTES_LIMIT / 2, |flow| gone.push(flow));
         }
         assert_eq!(gone, [0]);
@@ -134,9 +145,9 @@ mod tests {
     fn a_flow_that_is_too_old_goes_when_the_next_begins() {
         let mut flows = Undecided::new();
         let mut gone = Vec::new();
-        flows.insert(1, 1, 0, |_| ());
-        flows.insert(2, 2, AGE_LIMIT_US, |flow| gone.push(flow));
-        flows.insert(3, 3, AGE_LIMIT_US + 1, |flow| gone.push(flow));
+        flows.find_or_insert(1, |_| true, || 1, 0, |_| ());
+        flows.find_or_insert(2, |_| true, || 2, AGE_LIMIT_US, |flow| gone.push(flow));
+        flows.find_or_insert(3, |_| true, || 3, AGE_LIMIT_US + 1, |flow| gone.push(flow));
         assert_eq!(gone, [1]);
         assert_eq!(flows.remove(1, |&flow| flow == 1), None);
     }

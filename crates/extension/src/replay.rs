@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use serde::{Serialize, Serializer};
 use toktra_capture_pcap::{CaptureReader, Flow, Outcome, Prelude, Reason, Replay, Transport};
 use toktra_catalog::Catalog;
 
@@ -50,6 +49,7 @@ fn run(arguments: &Arguments, output: &mut impl Write) -> anyhow::Result<()> {
         json: arguments.json,
         all: arguments.all,
         name: String::new(),
+        bytes: Vec::new(),
         result: Ok(()),
     };
     let mut reader = CaptureReader::new(source);
@@ -80,6 +80,8 @@ struct Printer<W: Write> {
     all: bool,
     /// The name of the current line in lower case.
     name: String,
+    /// The current line.
+    bytes: Vec<u8>,
     result: io::Result<()>,
 }
 
@@ -93,12 +95,14 @@ impl<W: Write> Printer<W> {
 
     fn write(&mut self, flow: &Flow<'_>) -> io::Result<()> {
         let line = Line::new(flow, &mut self.name);
+        self.bytes.clear();
         if self.json {
-            serde_json::to_writer(&mut self.output, &line)?;
+            line.push_json(&mut self.bytes)?;
         } else {
-            write!(self.output, "{line}")?;
+            write!(self.bytes, "{line}")?;
         }
-        self.output.write_all(b"\n")
+        self.bytes.push(b'\n');
+        self.output.write_all(&self.bytes)
     }
 
     fn finish(mut self) -> io::Result<()> {
@@ -109,27 +113,17 @@ impl<W: Write> Printer<W> {
 
 /// A flow as it is printed. Other programs read these names. A name with a reason beside it is what the
 /// client sent in a name's place, an address or no valid host name; nothing else of Toktra takes it for one.
-#[derive(Serialize)]
 struct Line<'a> {
     transport: &'static str,
-    #[serde(serialize_with = "display")]
     client: SocketAddr,
-    #[serde(serialize_with = "display")]
     server: SocketAddr,
     name: Option<&'a str>,
     reason: Option<&'static str>,
     ech: bool,
     packets: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
     prelude: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<&'a str>,
-}
-
-fn display<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
 }
 
 impl<'a> Line<'a> {
@@ -167,6 +161,57 @@ impl<'a> Line<'a> {
             service: service.map(|service| service.id.as_str()),
         }
     }
+}
+
+impl Line<'_> {
+    /// Writes the object member by member: with serde's formatting, printing took a fifth of a replay's time.
+    fn push_json(&self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        bytes.extend_from_slice(b"{\"transport\":\"");
+        bytes.extend_from_slice(self.transport.as_bytes());
+        bytes.extend_from_slice(b"\",\"client\":\"");
+        push_address(bytes, self.client)?;
+        bytes.extend_from_slice(b"\",\"server\":\"");
+        push_address(bytes, self.server)?;
+        bytes.extend_from_slice(b"\",\"name\":");
+        serde_json::to_writer(&mut *bytes, &self.name)?;
+        bytes.extend_from_slice(b",\"reason\":");
+        serde_json::to_writer(&mut *bytes, &self.reason)?;
+        bytes.extend_from_slice(if self.ech { b",\"ech\":true" } else { b",\"ech\":false" });
+        bytes.extend_from_slice(b",\"packets\":");
+        push_number(bytes, self.packets);
+        let optional = [("prelude", self.prelude), ("provider", self.provider), ("service", self.service)];
+        for (key, value) in optional.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+            bytes.extend_from_slice(b",\"");
+            bytes.extend_from_slice(key.as_bytes());
+            bytes.extend_from_slice(b"\":");
+            serde_json::to_writer(&mut *bytes, value)?;
+        }
+        bytes.push(b'}');
+        Ok(())
+    }
+}
+
+fn push_address(bytes: &mut Vec<u8>, address: SocketAddr) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(address) => {
+            for octet in address.ip().octets() {
+                push_number(bytes, octet.into());
+                bytes.push(b'.');
+            }
+            bytes.pop();
+            bytes.push(b':');
+            push_number(bytes, address.port().into());
+            Ok(())
+        }
+        SocketAddr::V6(address) => write!(bytes, "{address}"),
+    }
+}
+
+fn push_number(bytes: &mut Vec<u8>, number: u32) {
+    if number >= 10 {
+        push_number(bytes, number / 10);
+    }
+    bytes.push(b'0' + (number % 10) as u8);
 }
 
 impl fmt::Display for Line<'_> {
