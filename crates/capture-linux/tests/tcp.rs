@@ -126,6 +126,9 @@ fn an_ignored_connection_leaves_no_trace_in_the_maps() {
     assert!(watch.finish(child).0.success());
     watch.until_forgotten();
     assert!(!watch.stories[0].closed, "of an ignored flow nothing more is said");
+    let counts = watch.capture.counts();
+    assert_eq!(counts.verdicts, 1);
+    println!("verdict in the map {} us after the packet", counts.verdict_ns / 1000);
 }
 
 #[test]

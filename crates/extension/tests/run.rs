@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use toktra_protocol::event::Blocked;
 use toktra_protocol::local::{self, Frames, FromExtension, Health, Record, Seed, ToExtension};
-use toktra_protocol::{Block, BlockReason, EventBody};
+use toktra_protocol::{Block, BlockReason, EventBody, Lock};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const NAME: &str = "api.openai.com";
@@ -38,7 +38,7 @@ impl Scene {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("extension.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_toktra-extension"))
+        let process = extension()
             .args(["run", "--log", "debug", "--ports", &port.to_string(), "--cgroup"])
             .arg(&cgroup)
             .arg("--socket")
@@ -85,6 +85,19 @@ impl Scene {
         let listing = listing.expect("install the package `bpftool`");
         String::from_utf8_lossy(&listing.stdout).contains("toktra_")
     }
+}
+
+/// The extension with the capabilities that its systemd unit leaves it.
+fn extension() -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args([
+            "--bounding-set=-all,+bpf,+net_admin,+perfmon,+sys_ptrace",
+            "--inh-caps=-all",
+            "--no-new-privs",
+        ])
+        .arg(env!("CARGO_BIN_EXE_toktra-extension"));
+    command
 }
 
 impl Drop for Scene {
@@ -284,6 +297,41 @@ fn a_block_ends_new_and_open_connections_at_once_and_is_recorded() {
 }
 
 #[test]
+fn a_container_of_another_user_is_named_and_blocked_too() {
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let scene = Scene::start(unused);
+    let mut agent = scene.accept();
+    let lock = Lock { message: "locked".into() };
+    agent.seed(Seed { lock: Some(lock), ..Seed::default() });
+    agent.until_health(|health| health.degraded.is_empty());
+    let program = "import os, socket, ssl, subprocess, sys, threading\n\
+                   subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True)\n\
+                   'x'.encode('idna')\n\
+                   os.setgid(65534); os.setuid(65534)\n\
+                   port = int(sys.argv[1])\n\
+                   l = socket.create_server(('127.0.0.1', port)); kept = []\n\
+                   threading.Thread(target=lambda: kept.append(l.accept()), daemon=True).start()\n\
+                   c = ssl._create_unverified_context()\n\
+                   try: c.wrap_socket(socket.create_connection(('127.0.0.1', port)), server_hostname=sys.argv[2])\n\
+                   except OSError: print('refused')";
+    let mut child = scene
+        .command("unshare")
+        .args(["-n", "python3", "-c", program, &unused.to_string(), NAME])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let refused = agent.blocked();
+    assert_eq!(refused.user_account.as_deref(), Some("nobody"));
+    assert!(refused.application.as_deref().unwrap().starts_with("python3"), "{refused:?}");
+    wait(&mut child);
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said.trim(), "refused");
+    agent.until_health(|health| health.flows_blocked == 1);
+    assert!(agent.health.degraded.is_empty());
+}
+
+#[test]
 fn told_to_stop_it_sends_the_last_counts_and_detaches() {
     let server = TlsServer::start();
     let mut scene = Scene::start(server.port);
@@ -352,7 +400,7 @@ fn a_peer_of_a_foreign_account_is_not_spoken_to() {
     fs::set_permissions(scene.directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let program = "import os, socket, sys\n\
                    os.setgid(65534); os.setuid(65534)\n\
-                   s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print('up', flush=True)\n\
+                   s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); os.chmod(sys.argv[1], 0o777); s.listen(); print('up', flush=True)\n\
                    c, _ = s.accept(); print(len(c.recv(1)), flush=True)";
     let mut foreign = Command::new("python3")
         .args(["-c", program])
@@ -363,7 +411,7 @@ fn a_peer_of_a_foreign_account_is_not_spoken_to() {
     let mut output = BufReader::new(foreign.stdout.take().unwrap());
     let mut line = String::new();
     output.read_line(&mut line).unwrap();
-    scene.process = Command::new(env!("CARGO_BIN_EXE_toktra-extension"))
+    scene.process = extension()
         .args(["run", "--ports", &unused.to_string(), "--cgroup"])
         .arg(&scene.cgroup)
         .arg("--socket")
