@@ -42,6 +42,8 @@
 //! - A record whose JSON exceeds [`RECORD_LIMIT`] is stored as `Dropped`.
 //! - After a failed write or fsync (disk full, I/O error) the segment is cut back to what was
 //!   good and abandoned, the call fails, nothing is acknowledged; the next call starts a new one.
+//! - On a full disk no record is taken, but sending goes on: the marks that it needs use the
+//!   room of a file `reserve`, which is kept for that and made again when segments go.
 //! - A damaged record without a number is dropped and counted with its like; one with a
 //!   number goes out as `Dropped`, so that its number is covered.
 //! - Loss of power may lose records that were *not* acknowledged to the extension but lie
@@ -444,8 +446,22 @@ impl Spool {
         Ok(())
     }
 
-    /// Writes frames, then applies them: what is in memory is what a replay would give.
+    /// Writes frames, then applies them: what is in memory is what a replay would give. Where
+    /// the disk is full, all but records may use the reserve, so that sending goes on.
     fn commit(&mut self, frames: &[Frame], durable: bool) -> Result<(), SpoolError> {
+        match self.write(frames, durable) {
+            Err(SpoolError::Io { source, .. })
+                if source.kind() == io::ErrorKind::StorageFull
+                    && !frames.iter().any(|frame| matches!(frame, Frame::Record { .. }))
+                    && segment::release_reserve(&self.directory) =>
+            {
+                self.write(frames, durable)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn write(&mut self, frames: &[Frame], durable: bool) -> Result<(), SpoolError> {
         if frames.is_empty() {
             return Ok(());
         }
@@ -516,6 +532,7 @@ impl Spool {
             place += 1;
             keep
         });
+        segment::keep_reserve(directory);
     }
 
     fn is_alive(&self, place: usize) -> bool {

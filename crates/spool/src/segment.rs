@@ -77,6 +77,29 @@ pub(crate) fn create(directory: &Path, id: u64, head: &[u8]) -> io::Result<File>
     written
 }
 
+/// Room for some hundred marks, in bytes.
+const RESERVE_BYTES: u64 = 64 * 1024;
+const RESERVE: &str = "reserve";
+
+/// Sets room aside for a full disk, if there is room.
+pub(crate) fn keep_reserve(directory: &Path) {
+    let path = directory.join(RESERVE);
+    if path.metadata().is_ok_and(|metadata| metadata.len() == RESERVE_BYTES) {
+        return;
+    }
+    let flags = rustix::fs::FallocateFlags::empty();
+    let kept = open_private(&path)
+        .and_then(|file| rustix::fs::fallocate(&file, flags, 0, RESERVE_BYTES).map_err(io::Error::from));
+    if kept.is_err() {
+        let _ = fs::remove_file(&path);
+    }
+}
+
+/// Gives the room back; whether there was any.
+pub(crate) fn release_reserve(directory: &Path) -> bool {
+    fs::remove_file(directory.join(RESERVE)).is_ok()
+}
+
 pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
