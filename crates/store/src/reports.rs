@@ -134,9 +134,11 @@ impl Hours {
         Self { start: (tomorrow - days) * 24, end: tomorrow * 24 }
     }
 
-    /// As many hours, just before.
-    pub fn previous(self) -> Self {
-        Self { start: self.start - (self.end - self.start), end: self.start }
+    /// As many hours just before, up to where the hour `now` lies in these: a period that is
+    /// under way is compared with the same stretch of the one before.
+    pub fn previous(self, now: i64) -> Self {
+        let length = self.end - self.start;
+        Self { start: self.start - length, end: (now + 1).min(self.end) - length }
     }
 }
 
@@ -523,11 +525,15 @@ mod tests {
         assert_eq!(hours[5].sums.tokens_out.point, 100);
     }
 
-    #[tokio::test]
-    async fn the_previous_period_ends_where_this_one_begins() {
-        let hours = Hours::last_days(7, DAY * 24 + 11);
+    #[test]
+    fn the_previous_period_goes_as_far_as_this_one_has_come() {
+        let now = DAY * 24 + 11;
+        let hours = Hours::last_days(7, now);
         assert_eq!(hours.end - hours.start, 7 * 24);
-        assert_eq!(hours.previous(), Hours { start: hours.start - 7 * 24, end: hours.start });
+        let expected = Hours { start: hours.start - 7 * 24, end: now + 1 - 7 * 24 };
+        assert_eq!(hours.previous(now), expected);
+        let over = Hours { start: hours.start - 7 * 24, end: hours.start };
+        assert_eq!(hours.previous(now + 1_000), over);
     }
 
     #[tokio::test]

@@ -10,8 +10,6 @@ const HEIGHT: i128 = 180;
 const HEADROOM: i128 = 10;
 /// Width of the stretched plot, in its own units.
 const WIDTH: i128 = 10_000;
-/// Most labels below the plot, so many as a telephone has room for.
-const LABELS: usize = 6;
 /// Up to so many points are marked with dots.
 const DOTTED: usize = 31;
 
@@ -141,7 +139,12 @@ fn grid(step: i64, scale: &Scale, word: fn(i64) -> String) -> Vec<GridLine> {
 }
 
 fn labels(points: &[Point], scale: &Scale) -> Vec<Label> {
-    let every = usize::try_from(scale.slots).unwrap_or(1).div_ceil(LABELS).max(1);
+    // As many as a telephone has room for.
+    let every = match usize::try_from(scale.slots).unwrap_or(1) {
+        ..=7 => 1,
+        8..=24 => 4,
+        slots => slots.div_ceil(5),
+    };
     let last = points.len().saturating_sub(1);
     points
         .iter()

@@ -89,7 +89,7 @@ pub(super) async fn page(
     let hours = Hours::last_days(days, now_hour);
     let (store, organisation) = (&console.store, administrator.session.organisation_id.as_str());
     let total = reports::total(store, organisation, hours).await?;
-    let previous = reports::total(store, organisation, hours.previous()).await?;
+    let previous = reports::total(store, organisation, hours.previous(now_hour)).await?;
     let fleet = reports::fleet(store, organisation, hours.start * 3_600).await?;
     let grain = if days == 1 { Grain::Hour } else { Grain::Day };
     let moments = reports::series(store, organisation, hours, grain).await?;
@@ -143,7 +143,8 @@ fn ranges(chosen: i64) -> Vec<Range> {
 }
 
 fn tiles(total: &Sums, previous: &Sums, fleet: &Fleet, days: i64) -> Vec<Tile> {
-    let before = if days == 1 { "yesterday".to_owned() } else { format!("the {days} days before") };
+    let before =
+        if days == 1 { "yesterday by this hour".to_owned() } else { format!("the {days} days before") };
     let change = |was: i64, is: i64| match figures::change(was, is) {
         Some(change) => format!("{change} on {before}"),
         None if is == 0 => String::new(),
