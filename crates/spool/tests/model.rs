@@ -49,6 +49,11 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
+/// In memory where there is such a place: thousands of fsyncs are made here.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn owner() -> Owner {
     Owner { device: Uuid::from_u128(7), tenant: "acme.example/Acme".into() }
 }
@@ -264,7 +269,7 @@ proptest! {
 
     #[test]
     fn every_record_arrives_once_and_in_order(actions in proptest::collection::vec(action(), 1..60)) {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory();
         let mut chain = Chain::new(directory.path(), ROOMY);
         for action in actions {
             chain.act(action);
@@ -280,7 +285,7 @@ proptest! {
 
     #[test]
     fn what_does_not_arrive_for_want_of_room_is_counted(actions in proptest::collection::vec(action(), 1..80)) {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory();
         let mut chain = Chain::new(directory.path(), TIGHT);
         for action in actions {
             chain.act(action);
@@ -299,7 +304,7 @@ proptest! {
         actions in proptest::collection::vec(action(), 1..30),
         damage in proptest::collection::vec((any::<u16>(), any::<u16>(), 1u8..), 1..8),
     ) {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = directory();
         let mut chain = Chain::new(directory.path(), ROOMY);
         for action in actions {
             chain.act(action);
@@ -333,7 +338,7 @@ fn records(numbers: std::ops::RangeInclusive<u64>) -> Vec<Record> {
 
 #[test]
 fn a_damaged_record_between_others_is_counted() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = directory();
     let mut spool = Spool::open(directory.path(), &owner(), ROOMY).unwrap();
     spool.append(Uuid::nil(), &records(1..=5)).unwrap();
     drop(spool);
@@ -351,7 +356,7 @@ fn a_damaged_record_between_others_is_counted() {
 
 #[test]
 fn a_second_process_is_told_why_it_is_locked_out() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = directory();
     let _first = Spool::open(directory.path(), &owner(), ROOMY).unwrap();
     let second = Spool::open(directory.path(), &owner(), ROOMY);
     assert!(matches!(second, Err(SpoolError::Locked(_))));
@@ -360,7 +365,7 @@ fn a_second_process_is_told_why_it_is_locked_out() {
 #[test]
 fn a_directory_open_to_others_is_closed_and_files_are_private() {
     use std::os::unix::fs::PermissionsExt;
-    let directory = tempfile::tempdir().unwrap();
+    let directory = directory();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let _spool = Spool::open(directory.path(), &owner(), ROOMY).unwrap();
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
@@ -372,7 +377,7 @@ fn a_directory_open_to_others_is_closed_and_files_are_private() {
 
 #[test]
 fn a_device_enrolled_anew_starts_at_one_and_sends_nothing_twice() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = directory();
     let mut spool = Spool::open(directory.path(), &owner(), ROOMY).unwrap();
     spool.append(Uuid::nil(), &records(1..=5)).unwrap();
     assert_eq!(spool.peek(2, 1 << 20, NOW).unwrap().len(), 2);
@@ -388,7 +393,7 @@ fn a_device_enrolled_anew_starts_at_one_and_sends_nothing_twice() {
 
 #[test]
 fn nothing_made_for_one_tenant_reaches_another() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = directory();
     let mut spool = Spool::open(directory.path(), &owner(), ROOMY).unwrap();
     spool.append(Uuid::nil(), &records(1..=5)).unwrap();
     drop(spool);
@@ -401,7 +406,7 @@ fn nothing_made_for_one_tenant_reaches_another() {
 
 #[test]
 fn a_backend_restored_from_a_backup_is_followed() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = directory();
     let mut spool = Spool::open(directory.path(), &owner(), ROOMY).unwrap();
     spool.append(Uuid::nil(), &records(1..=5)).unwrap();
     spool.peek(4, 1 << 20, NOW).unwrap();
@@ -415,7 +420,7 @@ fn a_backend_restored_from_a_backup_is_followed() {
 
 #[test]
 fn a_number_beyond_what_was_sent_is_adopted() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = directory();
     let mut spool = Spool::open(directory.path(), &owner(), ROOMY).unwrap();
     spool.append(Uuid::nil(), &records(1..=5)).unwrap();
     spool.peek(2, 1 << 20, NOW).unwrap();
@@ -426,7 +431,7 @@ fn a_number_beyond_what_was_sent_is_adopted() {
 
 #[test]
 fn what_was_sent_does_not_stay_on_disk() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = directory();
     let mut chain = Chain::new(directory.path(), Limits::default());
     for _ in 0..40 {
         let records = chain.make(100);
