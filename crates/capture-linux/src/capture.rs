@@ -20,6 +20,8 @@ use crate::{CaptureError, Options};
 
 /// Entries taken from the ring buffer before other work has its turn.
 const ENTRIES_AT_ONCE: usize = 1024;
+/// Times so many before the counts of metered flows are read.
+const ROUNDS_AT_ONCE: usize = 16;
 /// How long strictness holds in the kernel without being renewed.
 const STRICT_NS: u64 = 5_000_000_000;
 
@@ -132,7 +134,7 @@ impl Capture {
     /// Reads the counts of metered flows and hands them to `decide`; tells it the end of flows
     /// whose end the kernel could not report. To be called about twice a second.
     pub fn refresh(&mut self, decide: &mut Decide<'_>) {
-        while self.drain(decide) {}
+        self.drain_mostly(decide);
         let ids: Vec<u64> = self.known.keys().copied().collect();
         for id in ids {
             self.refresh_flow(id, decide);
@@ -142,7 +144,7 @@ impl Capture {
     /// Reads the counts of metered flows a last time, hands them to `decide` as their close, and
     /// detaches.
     pub fn detach(mut self, decide: &mut Decide<'_>) {
-        while self.drain(decide) {}
+        self.drain_mostly(decide);
         let metered = |known: &Known| known.verdict == Verdict::Meter;
         let ids: Vec<u64> =
             self.known.iter().filter(|(_, known)| metered(known)).map(|(id, _)| *id).collect();
@@ -192,6 +194,15 @@ impl Capture {
             self.programs.flows.keys().count(),
             self.programs.owners.keys().count(),
         ]
+    }
+
+    /// All that waits, unless more comes as fast as it is read.
+    fn drain_mostly(&mut self, decide: &mut Decide<'_>) {
+        for _ in 0..ROUNDS_AT_ONCE {
+            if !self.drain(decide) {
+                break;
+            }
+        }
     }
 
     fn take_in(&mut self, entry: &[u8], decide: &mut Decide<'_>) {

@@ -293,3 +293,30 @@ fn a_hello_of_many_segments_arrives_whole() {
     assert_eq!(watch.stories[0].outbound[..15_000], expected);
     watch.until_forgotten();
 }
+
+#[test]
+fn an_ignored_connection_that_turns_out_to_be_a_providers_is_counted_from_then_on() {
+    let server = PlainServer::start("127.0.0.1:0", 10);
+    let mut watch = Watch::new(&[server.address.port()], &[("ignore", Verdict::Ignore)]);
+    let program = format!(
+        "import socket, sys\n\
+         s = socket.create_connection(('127.0.0.1', {}))\n\
+         s.sendall(b'ignore me\\n'); s.recv(10); print('ready'); sys.stdin.readline()\n\
+         s.sendall(b'x' * 500 + b'\\n'); s.recv(10); s.close()",
+        server.address.port()
+    );
+    let mut child = python(&watch.cgroup, &program);
+    watch.until("it was ignored", |stories| {
+        stories.iter().any(|story| story.verdict == Some(Verdict::Ignore))
+    });
+    let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut output, &mut String::new()).unwrap();
+    watch.stories[0].verdict = Some(Verdict::Meter);
+    watch.capture.set_verdict(toktra_engine::FlowId(watch.stories[0].id), Verdict::Meter);
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"go\n").unwrap();
+    watch.finish(child);
+    watch.until("the flow closed", |stories| stories[0].closed);
+    let counters = watch.stories[0].counters;
+    assert_eq!((counters.bytes_out, counters.bytes_in), (501, 10));
+    watch.until_forgotten();
+}
