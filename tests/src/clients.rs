@@ -59,8 +59,8 @@ fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// `venv` beside the folder of the profile, where `scripts/setup` made it.
-fn venv() -> PathBuf {
+/// The interpreter of the `venv` beside the profile's folder, where `scripts/setup` made it.
+pub fn venv() -> PathBuf {
     let target = toktra_testkit::process::binary_folder().expect("this program has a folder");
     let python = target.parent().expect("a target directory").join("venv/bin/python");
     assert!(python.exists(), "{} is missing: run scripts/setup test", python.display());

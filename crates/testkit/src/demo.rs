@@ -2,19 +2,21 @@
 //! simulator, and what was metered beside what the simulator really sent.
 
 use std::path::Path;
-use std::process::Command;
-use std::time::Instant;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use crate::installation::{ADMINISTRATOR, Event, Installation};
+use crate::installation::{ADMINISTRATOR, DEPARTMENT, Event, Installation};
 use crate::lab::{Lab, NO_PROVIDER};
 use crate::metered::Metered;
-use crate::process::output;
+use crate::process::{output, until};
 
 /// OpenAI's own SDK against its own host name.
 const PYTHON_CLIENT: &str = include_str!("../../../tests/python/openai_chat.py");
 const OPENAI: &str = "https://api.openai.com/v1/chat/completions";
+/// Bounds a failure, not a success.
+const BLOCK_LIMIT: Duration = Duration::from_secs(20);
 const ANTHROPIC: &str = "https://api.anthropic.com/v1/messages";
 
 /// Sets everything up, drives traffic, prints what came of it. What it returns is running;
@@ -25,9 +27,11 @@ pub fn run(python: &Path) -> anyhow::Result<Installation> {
     let mut installation =
         Installation::start(|step| println!("demo: {step} ({} s)", start.elapsed().as_secs()))?;
     println!("demo: real clients at the providers' real host names ({} s)\n", start.elapsed().as_secs());
+    output(&mut curl(&installation.lab, &["-o", "/dev/null", &format!("https://{NO_PROVIDER}/")]))?;
     let rows = traffic(&mut installation, python)?;
     print!("{}", table(&rows));
     println!("\n{}", silence(&installation)?);
+    println!("\n{}", cap(&installation)?);
     installation.check_ledger().context("balance the ledger")?;
     print_console(&installation);
     Ok(installation)
@@ -112,13 +116,32 @@ fn table(rows: &[Row]) -> String {
     text
 }
 
-/// Traffic to a name of no provider, and that nothing knows of it.
+/// That nothing knows of the connection to no provider.
 fn silence(installation: &Installation) -> anyhow::Result<String> {
-    output(&mut curl(&installation.lab, &["-o", "/dev/null", &format!("https://{NO_PROVIDER}/")]))?;
     let traces = installation.traces_of(NO_PROVIDER)?;
     ensure!(traces.is_empty(), "a trace of {NO_PROVIDER} is in {traces:?}");
     Ok(format!(
-        "curl also fetched https://{NO_PROVIDER}/, which is no provider: no file of agent, extension or backend holds that name."
+        "Before those, curl fetched https://{NO_PROVIDER}/, which is no provider:\n\
+         no database, spool or log of the three processes holds that name."
+    ))
+}
+
+/// A department that is blocked and unblocked.
+fn cap(installation: &Installation) -> anyhow::Result<String> {
+    let mut client = curl(&installation.lab, &["-o", "/dev/null", "-d", &chat(3), OPENAI]);
+    client.stdout(Stdio::null()).stderr(Stdio::null());
+    let passes = |client: &mut Command| -> anyhow::Result<bool> { Ok(client.status()?.success()) };
+    let requests = || -> u64 { installation.lab.connections().iter().map(|one| one.requests).sum() };
+    let start = Instant::now();
+    installation.server(&["department", "block", DEPARTMENT, "--message", "The budget is spent."])?;
+    until("the block to be in force", BLOCK_LIMIT, || Ok((!passes(&mut client)?).then_some(())))?;
+    let (blocked_ms, seen) = (start.elapsed().as_millis(), requests());
+    ensure!(!passes(&mut client)? && requests() == seen, "a blocked request got through");
+    installation.server(&["department", "unblock", DEPARTMENT])?;
+    until("the block to be lifted", BLOCK_LIMIT, || Ok(passes(&mut client)?.then_some(())))?;
+    Ok(format!(
+        "Then department {DEPARTMENT} was blocked. Within {blocked_ms} ms of the command curl failed at once and\n\
+         no request of it reached the provider; unblocked, it works again."
     ))
 }
 

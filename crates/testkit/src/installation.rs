@@ -211,10 +211,8 @@ impl Installation {
                 for entry in fs::read_dir(&place)? {
                     open.push(entry?.path());
                 }
-            } else if place.is_file() {
-                if String::from_utf8_lossy(&fs::read(&place)?).contains(text) {
-                    found.push(place);
-                }
+            } else if place.is_file() && String::from_utf8_lossy(&fs::read(&place)?).contains(text) {
+                found.push(place);
             }
         }
         Ok(found)
