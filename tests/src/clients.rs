@@ -41,11 +41,15 @@ pub fn node(lab: &Lab, program: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Headless Chromium that prints the page, or `None` where there is no browser.
+/// Headless Chromium that prints the page, or `None` where `TOKTRA_NO_BROWSER` is set.
 pub fn chromium(lab: &Lab, url: &str, arguments: &[&str]) -> Option<Command> {
+    if std::env::var_os("TOKTRA_NO_BROWSER").is_some() {
+        return None;
+    }
     let program = ["chromium", "google-chrome"]
         .into_iter()
-        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success()))?;
+        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|out| out.status.success()))
+        .expect("chromium or google-chrome, or TOKTRA_NO_BROWSER=1");
     let mut command = lab.client(program);
     command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"]);
     command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);

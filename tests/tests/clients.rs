@@ -134,7 +134,7 @@ fn nodes_own_fetch() {
 fn chromium_is_metered(arguments: &[&str]) {
     let mut scene = Scene::enter();
     let Some(mut command) = chromium(&scene.lab, "https://chatgpt.com/", arguments) else {
-        eprintln!("NOT RUN: there is no Chromium on this machine");
+        eprintln!("SKIPPED: TOKTRA_NO_BROWSER is set");
         return;
     };
     let metered = scene.meter(&mut command).unwrap();

@@ -2,6 +2,8 @@
 //! `TOKTRA_CORPUS` names). Where the corpus is absent the tests say so and pass. Every difference from the
 //! table is listed here with its reason; one that is not listed fails.
 
+#![allow(clippy::explicit_write, clippy::panic, clippy::unwrap_used, reason = "test code")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
