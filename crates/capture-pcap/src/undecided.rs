@@ -124,7 +124,7 @@ mod tests {
         let mut flows = Undecided::new();
         let mut gone = Vec::new();
         for number in 0..=FLOWS_LIMIT {
-            flows.find_or_insert(number as u64, |_| true, || number, 0, |flow| gone.push(flow));
+            flows.find_or_insert(number as u64, |&flow| flow == number, || number, 0, |flow| gone.push(flow));
         }
         assert_eq!(gone, [0]);
         assert!(flows.find(1, |&flow| flow == 1).is_some());
@@ -135,7 +135,7 @@ mod tests {
         let mut flows = Undecided::new();
         let mut gone = Vec::new();
         for number in 0..3 {
-            flows.find_or_insert(number, |_| true, || number, 0, |_| ());
+            flows.find_or_insert(number, |&flow| flow == number, || number, 0, |_| ());
             flows.charge(number, |&flow| flow == number, BYTES_LIMIT / 2, |flow| gone.push(flow));
         }
         assert_eq!(gone, [0]);
@@ -145,9 +145,9 @@ mod tests {
     fn a_flow_that_is_too_old_goes_when_the_next_begins() {
         let mut flows = Undecided::new();
         let mut gone = Vec::new();
-        flows.find_or_insert(1, |_| true, || 1, 0, |_| ());
-        flows.find_or_insert(2, |_| true, || 2, AGE_LIMIT_US, |flow| gone.push(flow));
-        flows.find_or_insert(3, |_| true, || 3, AGE_LIMIT_US + 1, |flow| gone.push(flow));
+        flows.find_or_insert(1, |&flow| flow == 1, || 1, 0, |_| ());
+        flows.find_or_insert(2, |&flow| flow == 2, || 2, AGE_LIMIT_US, |flow| gone.push(flow));
+        flows.find_or_insert(3, |&flow| flow == 3, || 3, AGE_LIMIT_US + 1, |flow| gone.push(flow));
         assert_eq!(gone, [1]);
         assert_eq!(flows.remove(1, |&flow| flow == 1), None);
     }

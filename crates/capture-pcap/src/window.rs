@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Read, Result};
 
 /// How much is asked of the source at once.
-const CHUNK: usize = 128 * 1024;
+const CHUNK: usize = 32 * 1024;
 
 /// The window.
 #[derive(Debug)]
