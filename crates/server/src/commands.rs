@@ -57,8 +57,9 @@ async fn serve(data: &Path, listen: SocketAddr) -> anyhow::Result<()> {
     log_to_stderr();
     let app = App::open(data, Clock::System).await?;
     let server = Server::bind(Arc::clone(&app), listen).await?;
-    say(format_args!("listening on {}", server.address()?))?;
-    say(format_args!("console at {}", app.domain.api_url()))?;
+    // Whoever started it may have gone, or read no more than it needed.
+    let _ = say(format_args!("listening on {}", server.address()?));
+    tracing::info!(console = app.domain.api_url(), "The server is ready.");
     notify("READY=1");
     stop_on_signals(Arc::clone(&app))?;
     server.run().await;
