@@ -7,7 +7,6 @@
 //! later addition overflow, in the database or in a report over many rows.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
 use sqlx::sqlite::SqliteArguments;
@@ -158,14 +157,10 @@ fn insert_events_text(rows: usize) -> String {
             duration_s, streaming, partial, tokens_in_low, tokens_in_point, tokens_in_high,
             tokens_out_low, tokens_out_point, tokens_out_high, calibration, reason, cut, dropped) VALUES ",
     );
-    for row in 0..rows {
-        text.push_str(if row == 0 { "(" } else { ", (" });
-        for number in 1..=EVENT_COLUMNS {
-            let comma = if number == 1 { "" } else { ", " };
-            let _ = write!(text, "{comma}${}", row * EVENT_COLUMNS + number);
-        }
-        text.push(')');
-    }
+    // `?` and not `$1`: sqlx looks every named parameter up, and SQLite walks its list of
+    // names for that, which makes thousands of names quadratic. PostgreSQL will number them.
+    let row = format!("({})", vec!["?"; EVENT_COLUMNS].join(", "));
+    text.push_str(&vec![row; rows].join(", "));
     text.push_str(" ON CONFLICT (device_id, sequence) DO NOTHING");
     text
 }

@@ -2,7 +2,7 @@
 //!
 //! SQLite with a write-ahead log and `synchronous = FULL`: what was committed survives a
 //! crash of the process and of the machine. One connection writes, several read. The
-//! statements are portable (`$1` placeholders, `ON CONFLICT`), so that PostgreSQL can take
+//! statements are portable (`$1` placeholders but for one long `INSERT`, `ON CONFLICT`), so that PostgreSQL can take
 //! the same text; what only SQLite knows is in this file alone.
 //!
 //! Invariants: a batch is booked by [`Ledger`] alone, many of them in one transaction, and
