@@ -1,6 +1,6 @@
 //! Replays a capture file through the reader of server names.
 //!
-//! [`CaptureReader`] gives the packets of a pcap or pcapng file, [`Replay`] the flows in them, [`replay`]
+//! [`CaptureReader`] gives the packets of a pcap or pcapng file, [`Replay`] the flows in them, [`replay()`]
 //! joins the two. Layers are peeled down to TCP and UDP through links, tags, labels and tunnels; TCP streams
 //! and QUIC connections go to `toktra-hello`. Invariants: any bytes may come in and none panics; memory is
 //! bounded by constants, not by the file; a flow that is decided is forgotten.
