@@ -89,6 +89,7 @@ fn peel_from(mut layer: Layer, mut bytes: &[u8]) -> Option<Found<'_>> {
 
 type Next<'a> = Option<(Layer, &'a [u8])>;
 
+#[inline]
 fn after(bytes: &[u8], header: usize, layer: Layer) -> Next<'_> {
     Some((layer, bytes.get(header..)?))
 }
@@ -116,10 +117,12 @@ fn link_layer(link: LinkType, frame: &[u8]) -> Next<'_> {
     }
 }
 
+#[inline]
 fn ethernet(bytes: &[u8]) -> Next<'_> {
     after(bytes, 14, Layer::EtherType(be16_at(bytes, 12)?))
 }
 
+#[inline]
 fn ether_type(kind: u16, bytes: &[u8]) -> Next<'_> {
     match kind {
         0x0800 | 0x86dd => Some((Layer::Ip, bytes)),
@@ -177,6 +180,7 @@ enum Ip<'a> {
     Fragment(Fragment<'a>),
 }
 
+#[inline]
 fn ip(bytes: &[u8]) -> Option<Ip<'_>> {
     match u8_at(bytes, 0)? >> 4 {
         4 => ipv4(bytes),
@@ -186,6 +190,7 @@ fn ip(bytes: &[u8]) -> Option<Ip<'_>> {
 }
 
 /// RFC 791. A total length of 0 is what segmentation offload leaves behind.
+#[inline]
 fn ipv4(bytes: &[u8]) -> Option<Ip<'_>> {
     let header = usize::from(u8_at(bytes, 0)? & 0x0f) * 4;
     let end = match usize::from(be16_at(bytes, 2)?) {

@@ -63,6 +63,7 @@ const UDP_HEADER: usize = 8;
 
 impl<'a> Segment<'a> {
     /// Reads a TCP segment.
+    #[inline]
     pub(crate) fn tcp(addresses: Addresses, bytes: &'a [u8]) -> Option<Self> {
         let header = usize::from(u8_at(bytes, 12)? >> 4) * 4;
         if header < TCP_HEADER {
@@ -82,6 +83,7 @@ impl<'a> Segment<'a> {
     }
 
     /// Reads a UDP datagram; what lies beyond its own length is padding.
+    #[inline]
     pub(crate) fn udp(addresses: Addresses, bytes: &'a [u8]) -> Option<Self> {
         let end = match usize::from(be16_at(bytes, 4)?) {
             0 => bytes.len(),

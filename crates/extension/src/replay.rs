@@ -207,11 +207,18 @@ fn push_address(bytes: &mut Vec<u8>, address: SocketAddr) -> io::Result<()> {
     }
 }
 
-fn push_number(bytes: &mut Vec<u8>, number: u32) {
-    if number >= 10 {
-        push_number(bytes, number / 10);
+fn push_number(bytes: &mut Vec<u8>, mut number: u32) {
+    let mut digits = [0; 10];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
     }
-    bytes.push(b'0' + (number % 10) as u8);
+    bytes.extend_from_slice(&digits[first..]);
 }
 
 impl fmt::Display for Line<'_> {
