@@ -1,7 +1,6 @@
 //! Captures that none of us made, with a table of what each client said (`../shared/corpus`, or the folder that
 //! `TOKTRA_CORPUS` names). Where the corpus is absent the tests say so and pass. Every difference from the
 //! table is listed here with its reason; one that is not listed fails.
-
 #![allow(clippy::explicit_write, clippy::panic, clippy::unwrap_used, reason = "test code")]
 
 use std::collections::{BTreeMap, BTreeSet};

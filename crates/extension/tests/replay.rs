@@ -1,4 +1,5 @@
 //! `toktra-extension replay` as a user runs it.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
