@@ -62,11 +62,16 @@ pub fn assert_exact<'a>(metered: &'a Metered, host: &str, name_source: &str) -> 
     passed.sort_unstable();
     counted.sort_unstable();
     assert_eq!(counted, passed, "{metered:#?}");
+    assert_names(metered, host, name_source);
+    &metered.events[0]
+}
+
+/// Asserts that all events are usage under this host's name, seen from the connection's start.
+pub fn assert_names(metered: &Metered, host: &str, name_source: &str) {
     for event in &metered.events {
         assert_eq!(event.kind, "usage", "{event:#?}");
         assert_eq!(event.host.as_deref(), Some(host));
         assert_eq!(event.name_source.as_deref(), Some(name_source));
         assert_eq!(event.partial, Some(0));
     }
-    &metered.events[0]
 }

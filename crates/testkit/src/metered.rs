@@ -13,6 +13,8 @@ use crate::tally::{Connection, Transport};
 
 /// Bounds a failure, not a success.
 const LIMIT: Duration = Duration::from_secs(30);
+/// What may be on its way to a client that leaves without waiting: a few small packets.
+pub const IN_FLIGHT_BYTES: u64 = 200;
 /// Time for an event too many to come.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -43,24 +45,31 @@ impl Installation {
     /// Runs a client to its end, waits until the backend has as many bytes as the simulator,
     /// and then looks again, so that an event that came twice would show.
     pub fn meter(&mut self, client: &mut Command) -> anyhow::Result<Metered> {
-        self.meter_where(client, |one| one.transport != Transport::Proxy)
+        self.meter_where(client, 0, |one| one.transport != Transport::Proxy)
+    }
+
+    /// The same for a client that leaves without waiting for what is on its way to it, as
+    /// browsers do: of the simulator's bytes, up to [`IN_FLIGHT_BYTES`] may have reached nobody.
+    pub fn meter_leaving(&mut self, client: &mut Command) -> anyhow::Result<Metered> {
+        self.meter_where(client, IN_FLIGHT_BYTES, |one| one.transport != Transport::Proxy)
     }
 
     /// The same for a client behind the proxy: what counts is what passed between those two.
     pub fn meter_at_proxy(&mut self, client: &mut Command) -> anyhow::Result<Metered> {
-        self.meter_where(client, |one| one.transport == Transport::Proxy)
+        self.meter_where(client, 0, |one| one.transport == Transport::Proxy)
     }
 
     fn meter_where(
         &mut self,
         client: &mut Command,
+        slack: u64,
         counts: impl Fn(&Connection) -> bool,
     ) -> anyhow::Result<Metered> {
         let before = self.lab.connections().len();
         let output = output(client)?;
         let mut connections = self.closed_since(before)?;
         connections.retain(counts);
-        let bytes = connections.iter().map(Connection::bytes).sum();
+        let bytes = connections.iter().map(Connection::bytes).sum::<u64>().saturating_sub(slack);
         Ok(Metered { output, events: self.events_of(bytes)?, connections })
     }
 
