@@ -27,8 +27,8 @@ use toktra_protocol::enrol::{DeviceDescription, EnrolRequest, EnrolResponse};
 use toktra_protocol::{Ack, Batch, Estimate, Event, EventBody, Minute, NameSource, Usage, codec, enrol};
 
 const DOMAIN: &str = "toktra.localhost";
-const DEVICES: usize = 16;
-const EVENTS_PER_DEVICE: usize = 40_000;
+const DEVICES: usize = 64;
+const EVENTS_PER_DEVICE: usize = 10_000;
 
 fn main() -> Result<()> {
     let binary = std::env::args_os().nth(1).map(PathBuf::from).context("usage: ingest SERVER-BINARY")?;

@@ -19,8 +19,8 @@ use anyhow::{Context, Result, ensure};
 
 const ROUNDS: usize = 40;
 const CONNECTIONS_PER_ROUND: usize = 200;
-const BULK_BYTES_PER_ROUND: usize = 1 << 30;
-const BULK_ROUNDS: usize = 10;
+const BULK_BYTES_PER_ROUND: usize = 1 << 28;
+const BULK_ROUNDS: usize = 60;
 const CHUNK: usize = 256 * 1024;
 
 fn main() -> Result<()> {
@@ -216,5 +216,5 @@ impl Drop for Extension {
 fn is_attached(cgroup: &Path) -> Result<bool> {
     let shown =
         Command::new("bpftool").args(["cgroup", "show"]).arg(cgroup).output().context("bpftool is needed")?;
-    Ok(String::from_utf8_lossy(&shown.stdout).contains("skb"))
+    Ok(String::from_utf8_lossy(&shown.stdout).contains("toktra_egress"))
 }
