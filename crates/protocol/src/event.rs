@@ -116,8 +116,6 @@ pub enum NameSource {
     EchOuter,
     /// The name the application asked the system for.
     Asked,
-    /// The target of a proxy prelude, where the hello had no name.
-    Proxy,
     /// Learned from another connection to the same address: the connection is older than the capture.
     Address,
 }

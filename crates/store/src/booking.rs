@@ -250,7 +250,6 @@ fn name_source(source: NameSource) -> &'static str {
         NameSource::QuicSni => "quic_sni",
         NameSource::EchOuter => "ech_outer",
         NameSource::Asked => "asked",
-        NameSource::Proxy => "proxy",
         NameSource::Address => "address",
     }
 }
