@@ -57,6 +57,8 @@ pub struct LimitsHit {
 pub struct Engine {
     catalog: &'static Catalog,
     policy: Policy,
+    /// When the block is over by the clock that nobody sets.
+    block_over_ms: Option<u64>,
     limits: Limits,
     undecided: HashMap<FlowId, Undecided>,
     undecided_bytes: usize,
@@ -80,6 +82,7 @@ impl Engine {
         Self {
             catalog: Catalog::builtin(),
             policy: Policy::default(),
+            block_over_ms: None,
             limits,
             undecided: HashMap::new(),
             undecided_bytes: 0,
@@ -108,7 +111,14 @@ impl Engine {
 
     /// Puts a policy in force; returns the open flows to cut.
     pub fn apply(&mut self, now: Now, policy: Policy) -> Vec<FlowId> {
+        let over_ms = policy.block_until.map(|until| {
+            now.monotonic_ms.saturating_add(until.0.saturating_sub(now.wall.0).saturating_mul(1000))
+        });
+        // The same block once more, after the wall clock was set back, is not prolonged.
+        let known = self.block_over_ms.filter(|_| self.policy.block_until == policy.block_until);
+        self.block_over_ms = over_ms.map(|over_ms| known.map_or(over_ms, |known| known.min(over_ms)));
         self.policy = policy;
+        self.lapse(now);
         let mut cut = std::mem::take(&mut self.to_cut);
         let open: Vec<FlowId> = self
             .attributed
@@ -138,6 +148,7 @@ impl Engine {
     /// To be called at least every few seconds: emits records of flows that live on,
     /// forgets what is stale; returns flows whose verdict changed to `Block`.
     pub fn tick(&mut self, now: Now) -> Vec<FlowId> {
+        self.lapse(now);
         let mut bodies = Vec::new();
         for flow in self.attributed.values_mut() {
             if now.monotonic_ms.saturating_sub(flow.emitted_ms) >= EMIT_MS {
@@ -173,6 +184,13 @@ impl Engine {
     /// How often a limit was hit since the start.
     pub fn limits_hit(&self) -> LimitsHit {
         LimitsHit { records: self.outbox.dropped_ever(), ..self.hit }
+    }
+
+    /// A wall clock that was set back must not make a block last longer.
+    fn lapse(&mut self, now: Now) {
+        if self.block_over_ms.is_some_and(|over_ms| over_ms <= now.monotonic_ms) {
+            self.policy.block = None;
+        }
     }
 
     fn open(&mut self, now: Now, flow: FlowId, opened: &Opened<'_>) -> Verdict {

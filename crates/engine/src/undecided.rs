@@ -55,7 +55,7 @@ pub(crate) struct Named {
 /// What a flow turned out to be.
 pub(crate) enum Outcome {
     NeedMore,
-    /// Nobody's; whether a name was seen.
+    /// Nobody's; whether a name was seen, or that there is one which is hidden.
     Nobody {
         named: bool,
     },
@@ -140,6 +140,10 @@ impl Undecided {
         match judged {
             Judged::NeedMore => Outcome::NeedMore,
             Judged::NoName => self.without_name(),
+            Judged::Hidden => match self.without_name() {
+                Outcome::Nobody { .. } => Outcome::Nobody { named: true },
+                outcome => outcome,
+            },
             Judged::Nobody => Outcome::Nobody { named: true },
             Judged::Provider(named) => Outcome::Provider(named),
         }
@@ -168,6 +172,8 @@ pub(crate) fn asked(catalog: &'static Catalog, name: &str) -> Option<Named> {
 enum Judged {
     NeedMore,
     NoName,
+    /// A name that could be anybody's.
+    Hidden,
     Nobody,
     Provider(Named),
 }
@@ -177,7 +183,7 @@ fn judge(catalog: &'static Catalog, answer: Answer<'_>, source: NameSource) -> J
         Answer::NeedMore => Judged::NeedMore,
         Answer::NoName { .. } | Answer::NotTls => Judged::NoName,
         // The outer name says who hides the name, not whose it is.
-        Answer::Name { name, ech: true, .. } if is_ech_public_name(&name) => Judged::NoName,
+        Answer::Name { name, ech: true, .. } if is_ech_public_name(&name) => Judged::Hidden,
         Answer::Name { name, ech, prelude } => {
             let source = if ech { NameSource::EchOuter } else { source };
             let direct = prelude == Prelude::None && !ech;

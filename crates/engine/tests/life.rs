@@ -3,7 +3,7 @@
 mod support;
 
 use support::*;
-use toktra_engine::{Counters, Engine, FlowEvent, FlowId, Limits, Opened, Policy, Transport, Verdict};
+use toktra_engine::{Counters, Engine, FlowEvent, FlowId, Limits, Now, Opened, Policy, Transport, Verdict};
 use toktra_protocol::{Block, BlockReason, EventBody, Lock, NameSource, UnixSeconds};
 
 const FLOW: FlowId = FlowId(1);
@@ -143,6 +143,19 @@ fn a_block_lapses_and_a_lock_holds() {
 }
 
 #[test]
+fn a_block_lapses_also_when_the_clock_is_set_back() {
+    let mut engine = Engine::new();
+    engine.apply(at(0), over_budget(&[], WALL + 60));
+    let set_back = |monotonic_ms| Now { monotonic_ms, wall: UnixSeconds(WALL - 86_400) };
+    engine.tick(set_back(59_000));
+    assert!(engine.is_strict(set_back(59_000)));
+    engine.apply(set_back(59_500), over_budget(&[], WALL + 60));
+    engine.tick(set_back(60_000));
+    assert!(!engine.is_strict(set_back(60_000)));
+    assert_eq!(connect(&mut engine, set_back(60_001), FLOW, address(1), "api.openai.com"), Verdict::Meter);
+}
+
+#[test]
 fn own_hosts_are_neither_blocked_nor_metered() {
     let mut engine = Engine::new();
     let own_hosts = vec!["api.openai.com".to_owned()];
@@ -190,6 +203,17 @@ fn the_name_that_was_asked_for_counts_only_where_the_hello_has_none() {
 
 fn old(remote: u8) -> FlowEvent<'static> {
     FlowEvent::Opened(Opened { preexisting: true, ..opened(address(remote)) })
+}
+
+#[test]
+fn an_address_at_which_a_hidden_name_was_seen_attributes_nothing() {
+    let mut engine = Engine::new();
+    connect(&mut engine, at(0), OTHER, address(1), "api.anthropic.com");
+    engine.handle(at(1), FlowId(3), FlowEvent::Opened(opened(address(1))));
+    let hidden = hello(Some("cloudflare-ech.com"), true);
+    engine.handle(at(1), FlowId(3), FlowEvent::Outbound { position: 0, bytes: &hidden });
+    assert_eq!(engine.handle(at(2), FLOW, old(1)), Verdict::Ignore);
+    assert!(engine.take_found().is_empty());
 }
 
 #[test]
