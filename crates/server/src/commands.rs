@@ -1,6 +1,7 @@
 //! The command line. Commands work on the database beside a running server, which notices
 //! their changes within a fraction of a second.
 
+mod administrators;
 mod arguments;
 mod directory;
 mod initialise;
@@ -41,6 +42,7 @@ async fn dispatch(Arguments { data, command }: Arguments) -> anyhow::Result<()> 
         Command::Org(command) => directory::organisation(&open(&data).await?, command).await,
         Command::Department(command) => directory::department(&open(&data).await?, command).await,
         Command::User(command) => directory::user(&open(&data).await?, command).await,
+        Command::Admin(command) => administrators::admin(&open(&data).await?, command).await,
         Command::Device(command) => directory::device(&open(&data).await?, command).await,
         Command::Events { device, after } => ledger::events(&open(&data).await?, device, after).await,
         Command::Check => ledger::check(&open(&data).await?).await,

@@ -53,6 +53,27 @@ pub struct Session {
     pub expires_at: i64,
 }
 
+/// An administrator as a list shows them.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct Administrator {
+    /// What they type to sign in.
+    pub name: String,
+    /// Unix seconds.
+    pub created_at: i64,
+    /// Locked out until then, Unix seconds; may have passed.
+    pub locked_until: Option<i64>,
+}
+
+/// The administrators of an organisation, by name.
+pub async fn administrators(store: &Store, organisation_id: &str) -> Result<Vec<Administrator>, StoreError> {
+    Ok(sqlx::query_as(
+        "SELECT name, created_at, locked_until FROM administrators WHERE organisation_id = $1 ORDER BY name",
+    )
+    .bind(organisation_id)
+    .fetch_all(store.reader())
+    .await?)
+}
+
 /// Adds an administrator of an organisation. `password_hash` is argon2id as a PHC string;
 /// `name` is what is typed to sign in, unique over all organisations.
 pub async fn create_administrator(

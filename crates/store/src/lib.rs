@@ -52,7 +52,7 @@ pub enum StoreError {
         name: String,
     },
     /// There is such a row already.
-    #[error("there is a {kind} `{name}` already")]
+    #[error("there is already the {kind} `{name}`")]
     Exists {
         /// What was to be made.
         kind: &'static str,

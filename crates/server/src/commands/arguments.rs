@@ -41,6 +41,9 @@ pub enum Command {
     /// Users.
     #[command(subcommand)]
     User(User),
+    /// Administrators of the console.
+    #[command(subcommand)]
+    Admin(Admin),
     /// Devices.
     #[command(subcommand)]
     Device(Device),
@@ -181,6 +184,44 @@ pub enum User {
         #[command(flatten)]
         within: InOrganisation,
     },
+}
+
+/// Administrators of the console.
+#[derive(Debug, Subcommand)]
+pub enum Admin {
+    /// List them.
+    List {
+        /// Their organisation.
+        #[command(flatten)]
+        within: InOrganisation,
+    },
+    /// Add one.
+    Add {
+        /// What they type to sign in; unique over all organisations.
+        name: String,
+        /// Where their password is.
+        #[command(flatten)]
+        password: PasswordSource,
+        /// Their organisation.
+        #[command(flatten)]
+        within: InOrganisation,
+    },
+    /// Set a new password: ends their sessions and lifts a lock-out.
+    Password {
+        /// Their name.
+        name: String,
+        /// Where the password is.
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+}
+
+/// Where a password comes from.
+#[derive(Debug, Args)]
+pub struct PasswordSource {
+    /// File with the password (`-` for standard input); without it one is generated and printed once.
+    #[arg(long)]
+    pub password_file: Option<PathBuf>,
 }
 
 /// Devices.

@@ -136,7 +136,7 @@ pub async fn audit(store: &Store, limit: u32) -> anyhow::Result<()> {
     print(["at", "actor", "action", "subject", "detail"], rows)
 }
 
-async fn organisation_of(store: &Store, within: &InOrganisation) -> anyhow::Result<Organisation> {
+pub(super) async fn organisation_of(store: &Store, within: &InOrganisation) -> anyhow::Result<Organisation> {
     if let Some(name) = &within.organisation {
         return Ok(directory::organisation(store, name).await?);
     }
@@ -147,18 +147,18 @@ async fn organisation_of(store: &Store, within: &InOrganisation) -> anyhow::Resu
     }
 }
 
-fn print<const COLUMNS: usize>(
+pub(super) fn print<const COLUMNS: usize>(
     heading: [&str; COLUMNS],
     rows: impl IntoIterator<Item = [String; COLUMNS]>,
 ) -> anyhow::Result<()> {
     tables::lines(heading, rows).into_iter().try_for_each(say)
 }
 
-fn time(unix_s: u64) -> String {
+pub(super) fn time(unix_s: u64) -> String {
     let at = i64::try_from(unix_s).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     at.map_or_else(|| unix_s.to_string(), |at| at.to_string())
 }
 
-fn now() -> UnixSeconds {
+pub(super) fn now() -> UnixSeconds {
     Clock::System.now()
 }

@@ -1,57 +1,43 @@
 //! `init`: everything that a server needs, made once and never overwritten.
 
-use std::io::Read as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use toktra_pki::Authority;
-use toktra_store::directory::Organisation;
 use toktra_store::{Store, accounts, directory};
-use zeroize::Zeroizing;
 
+use super::administrators::{self, NewPassword};
 use super::arguments::Init;
 use super::{ACTOR, say};
 use crate::app::{Clock, DATABASE};
 use crate::config::Config;
-use crate::password;
 
 pub async fn init(data: &Path, options: Init) -> anyhow::Result<()> {
     if Config::exists(data) {
         bail!("`{}` has been initialised before; nothing was changed", data.display());
     }
     ensure!(!options.organisation.trim().is_empty(), "give the organisation a name");
-    let chosen = options.password_file.as_deref().map(read_password).transpose()?;
+    let administrator = match &options.admin {
+        Some(name) => Some((
+            administrators::checked_name(name)?,
+            NewPassword::choose(options.password_file.as_deref())?,
+        )),
+        None => None,
+    };
     make_directory(data)?;
     let now = Clock::System.now();
     Authority::create(data, &options.domain, now).context("the authority could not be made")?;
     let store = Store::open(&data.join(DATABASE)).await?;
     let organisation = directory::create_organisation(&store, &options.organisation, ACTOR, now).await?;
-    let generated = match &options.admin {
-        Some(name) => create_administrator(&store, &organisation, name, chosen).await?,
-        None => None,
-    };
+    if let Some((name, password)) = &administrator {
+        accounts::create_administrator(&store, &organisation, name, password.hash(), ACTOR, now).await?;
+    }
     store.close().await;
     // Written last: a directory with settings is complete.
     Config { domain: options.domain.clone() }.write(data)?;
-    print_next_steps(data, &options, generated.as_ref().map(|password| password.as_str()))
-}
-
-/// Returns the password if it was generated.
-async fn create_administrator(
-    store: &Store,
-    organisation: &Organisation,
-    name: &str,
-    chosen: Option<Zeroizing<String>>,
-) -> anyhow::Result<Option<Zeroizing<String>>> {
-    let (password, generated) = match chosen {
-        Some(password) => (password, false),
-        None => (password::generate()?, true),
-    };
-    let hash = password::hash(&password)?;
-    let now = Clock::System.now();
-    accounts::create_administrator(store, organisation, name, &hash, ACTOR, now).await?;
-    Ok(generated.then_some(password))
+    let generated = administrator.as_ref().and_then(|(_, password)| password.generated());
+    print_next_steps(data, &options, generated)
 }
 
 fn make_directory(data: &Path) -> anyhow::Result<()> {
@@ -64,25 +50,6 @@ fn make_directory(data: &Path) -> anyhow::Result<()> {
         data.display()
     );
     Ok(())
-}
-
-fn read_password(file: &Path) -> anyhow::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::new());
-    let limit = password::LONGEST as u64 + 2;
-    if file.as_os_str() == "-" {
-        std::io::stdin().take(limit).read_to_string(&mut text)?;
-    } else {
-        let opened = std::fs::File::open(file);
-        let file = opened.with_context(|| format!("`{}` cannot be read", file.display()))?;
-        file.take(limit).read_to_string(&mut text)?;
-    }
-    let password = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
-    let (shortest, longest) = (password::SHORTEST, password::LONGEST);
-    ensure!(
-        (shortest..=longest).contains(&password.len()),
-        "the password must have {shortest} to {longest} bytes"
-    );
-    Ok(password)
 }
 
 fn print_next_steps(data: &Path, options: &Init, password: Option<&str>) -> anyhow::Result<()> {

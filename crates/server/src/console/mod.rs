@@ -31,6 +31,8 @@ use failure::Failure;
 use throttle::Throttle;
 use verifier::Verifier;
 
+/// Longest name of an administrator, in bytes; a longer one is not looked up.
+pub(crate) const NAME_LIMIT: usize = 256;
 /// Largest form that is read, in bytes.
 const FORM_LIMIT: usize = 8 * 1024;
 

@@ -14,11 +14,8 @@ use toktra_store::accounts::{self, ClaimedAttempt};
 use super::failure::{Failure, render};
 use super::session::{Administrator, SessionKey, end, expired_cookie};
 use super::verifier::TypedPassword;
-use super::{Console, assets};
+use super::{Console, NAME_LIMIT, assets};
 use crate::peer::Peer;
-
-/// Longest name that is looked up, in bytes.
-const NAME_LIMIT: usize = 256;
 
 /// The form of the sign-in.
 #[derive(Debug, serde::Deserialize)]

@@ -1,0 +1,107 @@
+//! The commands as an operator runs them, beside a server that may be running.
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+use toktra_protocol::UnixSeconds;
+use toktra_server::{Clock, password};
+use toktra_store::{Store, accounts};
+
+fn house() -> TempDir {
+    let parent = tempfile::tempdir().unwrap();
+    let made =
+        run(parent.path(), &["init", "--domain", "acme.example", "--organisation", "Acme", "--admin", "ada"]);
+    assert!(made.status.success(), "{}", error(&made));
+    parent
+}
+
+fn run(parent: &Path, arguments: &[&str]) -> Output {
+    run_with(parent, arguments, "")
+}
+
+/// Runs a command that reads this from its standard input.
+fn run_with(parent: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toktra-server"))
+        .args(arguments)
+        .arg("--data")
+        .arg(parent.join("data"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    command.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    command.wait_with_output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn error(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+async fn store(parent: &Path) -> Store {
+    Store::open(&parent.join("data/toktra.db")).await.unwrap()
+}
+
+async fn claim(store: &Store, name: &str, now: UnixSeconds) -> Option<accounts::ClaimedAttempt> {
+    accounts::claim_attempt(store, name, now).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_new_password_is_printed_alone_and_lifts_a_lock_out() {
+    let house = house();
+    let (store, now) = (store(house.path()).await, Clock::System.now());
+    for _ in 0..accounts::ATTEMPTS_BEFORE_LOCK {
+        claim(&store, "ada", now).await.unwrap();
+    }
+    assert!(claim(&store, "ada", now).await.is_none(), "locked out");
+    let listed = text(&run(house.path(), &["admin", "list"]));
+    assert!(listed.lines().nth(1).unwrap().starts_with("ada ") && !listed.ends_with("-\n"), "{listed}");
+
+    let made = run(house.path(), &["admin", "password", "ada"]);
+    assert!(made.status.success(), "{}", error(&made));
+    let generated = text(&made).trim_end().to_owned();
+    assert!(!error(&made).contains(&generated));
+    let attempt = claim(&store, "ada", now).await.unwrap();
+    assert!(password::matches(&generated, &attempt.password_hash));
+
+    let chosen = "correct horse battery";
+    let made = run_with(house.path(), &["admin", "password", "ada", "--password-file", "-"], chosen);
+    assert!(made.status.success() && made.stdout.is_empty(), "{}", error(&made));
+    let attempt = claim(&store, "ada", now).await.unwrap();
+    assert!(password::matches(chosen, &attempt.password_hash));
+}
+
+#[tokio::test]
+async fn an_administrator_is_added_under_the_name_that_the_sign_in_looks_up() {
+    let house = house();
+    let made = run(house.path(), &["admin", "add", " grace "]);
+    assert!(made.status.success(), "{}", error(&made));
+    let store = store(house.path()).await;
+    assert!(claim(&store, "grace", Clock::System.now()).await.is_some());
+    let listed = text(&run(house.path(), &["admin", "list"]));
+    let names: Vec<_> = listed.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(names, ["name", "ada", "grace"]);
+}
+
+#[test]
+fn what_an_administrator_cannot_be_is_refused_and_changes_nothing() {
+    let house = house();
+    for (arguments, input, complaint) in [
+        (&["admin", "add", "ada"][..], "", "there is already the administrator `ada`"),
+        (&["admin", "add", " "], "", "1 to 256 bytes"),
+        (&["admin", "password", "eve"], "", "there is no administrator `eve`"),
+        (&["admin", "password", "ada", "--password-file", "-"], "short", "12 to 256 bytes"),
+    ] {
+        let output = run_with(house.path(), arguments, input);
+        assert!(!output.status.success());
+        assert!(error(&output).contains(complaint), "{arguments:?}: {}", error(&output));
+    }
+    assert_eq!(text(&run(house.path(), &["admin", "list"])).lines().count(), 2);
+}
