@@ -1,7 +1,8 @@
 //! Which of our hosts a connection is for, and its TLS configuration.
 //!
 //! Invariants: the ingest host neither issues nor accepts a session ticket, since a resumed
-//! session would skip the judgement of the certificate; each host has a certificate of its
+//! session would skip the judgement of the certificate, and speaks TLS 1.3 only, since older
+//! versions show a device's certificate to the network; each host has a certificate of its
 //! own, so that no browser takes a connection to one of them for another. Server keys are
 //! made at start and live in memory only.
 
@@ -49,13 +50,13 @@ impl Configurations {
     /// Makes new keys and certificates for all three.
     pub fn new(authority: &Authority, domain: &ToktraDomain, now: UnixSeconds) -> anyhow::Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut ingest = configuration(authority, &provider, &domain.ingest_host(), true, now)?;
+        let mut ingest = configuration(authority, &provider, &domain.ingest_host(), Peers::Devices, now)?;
         ingest.session_storage = Arc::new(NoServerSessionStorage {});
         ingest.send_tls13_tickets = 0;
         Ok(Self {
-            api: configuration(authority, &provider, &domain.api_host(), false, now)?.into(),
+            api: configuration(authority, &provider, &domain.api_host(), Peers::Anyone, now)?.into(),
             ingest: ingest.into(),
-            updates: configuration(authority, &provider, &domain.updates_host(), false, now)?.into(),
+            updates: configuration(authority, &provider, &domain.updates_host(), Peers::Anyone, now)?.into(),
         })
     }
 
@@ -69,20 +70,29 @@ impl Configurations {
     }
 }
 
+/// Whom a host is for.
+#[derive(Clone, Copy)]
+enum Peers {
+    /// Our agents, with certificates.
+    Devices,
+    /// Browsers and devices that have no certificate yet.
+    Anyone,
+}
+
 fn configuration(
     authority: &Authority,
     provider: &Arc<CryptoProvider>,
     host: &str,
-    client_certificates: bool,
+    peers: Peers,
     now: UnixSeconds,
 ) -> anyhow::Result<ServerConfig> {
     let certificate = authority.issue_server(host, now)?;
-    let builder =
-        ServerConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions()?;
-    let builder = if client_certificates {
-        builder.with_client_cert_verifier(authority.trust().proof_of_possession(provider))
-    } else {
-        builder.with_no_client_auth()
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider));
+    let builder = match peers {
+        Peers::Devices => builder
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(authority.trust().proof_of_possession(provider)),
+        Peers::Anyone => builder.with_safe_default_protocol_versions()?.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(certificate.chain, certificate.key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

@@ -10,6 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Request;
 use rustls::HandshakeKind;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use support::{API, Backend, Client, Device, INGEST, Key, tls, usage};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use toktra_pki::VerifiedCsr;
@@ -194,36 +196,49 @@ async fn revocation_takes_effect_on_a_connection_that_is_open() {
 }
 
 #[tokio::test]
-async fn a_device_cannot_resume_a_tls_session() {
+async fn a_device_cannot_resume_a_tls_session_and_a_browser_can() {
     let backend = Backend::start().await;
     let device = backend.device().await;
-    let resuming = Arc::new(rustls::client::ClientSessionMemoryCache::new(16));
-    for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12]] {
-        for attempt in 0..3 {
-            let root = toktra_pki::Authority::root_certificate_file(backend.data.path());
-            let mut roots = rustls::RootCertStore::empty();
-            use rustls::pki_types::pem::PemObject as _;
-            roots.add(rustls::pki_types::CertificateDer::from_pem_file(root).unwrap()).unwrap();
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let mut config = rustls::ClientConfig::builder_with_provider(provider)
-                .with_protocol_versions(versions)
-                .unwrap()
-                .with_root_certificates(roots)
-                .with_client_auth_cert(device.chain(), device.key.private())
-                .unwrap();
-            config.resumption = rustls::client::Resumption::store(resuming.clone());
-            let mut stream = tls(backend.address, INGEST, config).await;
-            let request =
-                format!("GET /v1/directive HTTP/1.1\r\nhost: {INGEST}\r\nconnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await.unwrap();
-            assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
-            let session = stream.get_ref().1;
-            assert_ne!(session.handshake_kind(), Some(HandshakeKind::Resumed), "attempt {attempt}");
-            assert_eq!(session.tls13_tickets_received(), 0);
-        }
+    let resuming = rustls::client::Resumption::in_memory_sessions(16);
+    let mut config = backend.config_of(&device);
+    config.resumption = resuming;
+    let mut kinds = Vec::new();
+    for (host, path) in [(INGEST, "/v1/directive"), (API, "/healthz")].into_iter().cycle().take(6) {
+        let mut stream = tls(backend.address, host, config.clone()).await;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        kinds.push(stream.get_ref().1.handshake_kind().unwrap());
     }
+    let (full, resumed) = (HandshakeKind::Full, HandshakeKind::Resumed);
+    assert_eq!(kinds, [full, full, full, resumed, full, resumed]);
+    backend.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_cannot_speak_an_older_tls_which_shows_its_certificate_to_the_network() {
+    let backend = Backend::start().await;
+    let device = backend.device().await;
+    let mut roots = rustls::RootCertStore::empty();
+    let root = toktra_pki::Authority::root_certificate_file(backend.data.path());
+    roots.add(CertificateDer::from_pem_file(root).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(device.chain(), device.key.private())
+        .unwrap();
+    assert!(
+        support::try_tls(backend.address, API, config.clone()).await.is_ok(),
+        "the configuration is sound"
+    );
+    let error = support::try_tls(backend.address, INGEST, config).await.unwrap_err();
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    let expected = rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion);
+    assert_eq!(cause, Some(&expected), "{error}");
     backend.stop().await;
 }
 
@@ -328,6 +343,5 @@ async fn many_devices_at_once_are_all_booked_exactly() {
     let rows = backend.rows().await;
     assert_eq!(rows[3], ("events", 12 * 200));
     assert_eq!(rows[5], ("booked events", 12 * 200));
-    let _ = API;
     backend.stop().await;
 }

@@ -217,7 +217,7 @@ pub async fn tls(address: SocketAddr, host: &str, config: ClientConfig) -> TlsSt
     try_tls(address, host, config).await.unwrap()
 }
 
-async fn try_tls(
+pub async fn try_tls(
     address: SocketAddr,
     host: &str,
     config: ClientConfig,
