@@ -31,8 +31,12 @@ impl Outbox {
         if self.waiting.len() < LIMIT {
             self.number(minute, body);
         } else {
-            self.dropped += 1;
-            self.dropped_unsaid += 1;
+            let events = match &body {
+                EventBody::Dropped(dropped) => dropped.events,
+                EventBody::Usage(_) | EventBody::Blocked(_) => 1,
+            };
+            self.dropped = self.dropped.saturating_add(events);
+            self.dropped_unsaid = self.dropped_unsaid.saturating_add(events);
         }
     }
 
@@ -46,7 +50,7 @@ impl Outbox {
     /// The first record after this number that still waits.
     pub fn after(&self, number: u64) -> Option<&Record> {
         let first = self.waiting.front()?.number;
-        let index = (number + 1).saturating_sub(first);
+        let index = number.saturating_add(1).saturating_sub(first);
         self.waiting.get(usize::try_from(index).ok()?)
     }
 
@@ -90,12 +94,27 @@ mod tests {
     #[test]
     fn what_finds_no_room_is_counted_and_said_when_there_is_room() {
         let mut outbox = Outbox::default();
-        (0..LIMIT as u64 + 7).for_each(|events| outbox.push(Minute(1), body(events)));
+        (0..LIMIT + 7).for_each(|_| outbox.push(Minute(1), body(1)));
         assert_eq!(outbox.dropped(), 7);
         outbox.acknowledge(2);
         outbox.push(Minute(2), body(9));
         let said = outbox.after(LIMIT as u64).unwrap();
         assert_eq!(said.body, EventBody::Dropped(Dropped { events: 7, place: "extension".into() }));
         assert_eq!(outbox.after(LIMIT as u64 + 1).unwrap().number, LIMIT as u64 + 2);
+    }
+
+    #[test]
+    fn a_report_of_drops_that_finds_no_room_counts_as_what_it_reports() {
+        let mut outbox = Outbox::default();
+        (0..LIMIT).for_each(|_| outbox.push(Minute(1), body(1)));
+        outbox.push(Minute(1), body(40));
+        assert_eq!(outbox.dropped(), 40);
+    }
+
+    #[test]
+    fn an_acknowledgement_of_any_number_is_borne() {
+        let mut outbox = Outbox::default();
+        outbox.push(Minute(1), body(1));
+        assert!(outbox.after(u64::MAX).is_none());
     }
 }
