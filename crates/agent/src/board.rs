@@ -246,7 +246,9 @@ impl Facts {
                 "this machine's clock is {by} s {direction} the backend's: set it, for example by NTP"
             ));
         }
-        degraded.extend(self.health.iter().flat_map(|health| &health.degraded).cloned());
+        if let Some(health) = &self.health {
+            degraded.extend(health.degraded.iter().cloned().chain(health.limits_hit()));
+        }
         degraded
     }
 }
@@ -295,5 +297,25 @@ pub fn expiry(credential: &Credential, now: UnixSeconds) -> Option<String> {
         Some(format!("the device certificate expires in {days} days: enrol the device again before"))
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_the_extension_hit_is_said() {
+        let board = Board::new(Clock::System, None);
+        board.count_extension(1);
+        let silent = board.status().degraded.len();
+        board.set_health(Health { flows_seen: 9, ..Health::default() });
+        assert_eq!(board.status().degraded.len(), silent);
+        let health = Health { flows_unread: 3, records_lost: 5, hellos_lost: 7, ..Health::default() };
+        board.set_health(health);
+        let degraded = board.status().degraded;
+        for number in ["3 connections", "5 records", "7 pieces"] {
+            assert!(degraded.iter().any(|words| words.starts_with(number)), "{number}: {degraded:?}");
+        }
     }
 }

@@ -150,7 +150,10 @@ impl Link {
     }
 
     fn lose(&mut self, now_ms: u64, error: &io::Error) {
-        tracing::info!(%error, retry_in_ms = self.back_off_ms, "the agent is away");
+        // Once the pauses no longer grow there is nothing new to say.
+        if self.back_off_ms < BACK_OFF_LAST_MS {
+            tracing::info!(%error, retry_in_ms = self.back_off_ms, "the agent is away");
+        }
         self.state = State::Away { retry_at_ms: now_ms + self.back_off_ms };
         self.back_off_ms = (self.back_off_ms * 2).min(BACK_OFF_LAST_MS);
     }

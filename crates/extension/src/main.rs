@@ -1,6 +1,7 @@
 //! The extension process: `run` captures on this machine, `replay` reads a capture file.
 //! Each subcommand is a module; this file only reads the command line.
 
+mod health;
 mod link;
 mod outbox;
 mod replay;

@@ -19,6 +19,7 @@ use toktra_protocol::UnixSeconds;
 use toktra_protocol::local::{EXTENSION_SOCKET, Health, RUN_DIRECTORY, Seed};
 use tracing_subscriber::EnvFilter;
 
+use crate::health::health;
 use crate::link::{Link, Peer};
 use crate::outbox::Outbox;
 
@@ -84,6 +85,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         link: Link::new(peer, uuid::Uuid::new_v4()),
         outbox: Outbox::default(),
         clock: Clock(Instant::now()),
+        health: Health::default(),
         next_tick_ms: 0,
         next_health_ms: HEALTH_MS,
     };
@@ -99,6 +101,8 @@ struct Session {
     link: Link,
     outbox: Outbox,
     clock: Clock,
+    /// As of the last tick: each connection changes it, and reading it costs system calls.
+    health: Health,
     next_tick_ms: u64,
     next_health_ms: u64,
 }
@@ -143,6 +147,7 @@ impl Session {
             self.capture.set_verdict(flow, Verdict::Block);
         }
         self.capture.set_strict(self.engine.is_strict(now));
+        self.health = self.health();
         if now.monotonic_ms >= self.next_health_ms {
             self.next_health_ms = now.monotonic_ms + HEALTH_MS;
             self.link.repeat_health();
@@ -160,8 +165,7 @@ impl Session {
     }
 
     fn talk(&mut self, now: Now) {
-        let health = self.health();
-        if let Some(seed) = self.link.advance(now.monotonic_ms, &mut self.outbox, &health) {
+        if let Some(seed) = self.link.advance(now.monotonic_ms, &mut self.outbox, &self.health) {
             self.apply(now, seed);
         }
     }
@@ -176,28 +180,8 @@ impl Session {
     }
 
     fn health(&self) -> Health {
-        let counts = self.capture.counts();
-        let mut degraded = self.capture.degraded().to_vec();
-        if counts.sockets_left > 0 {
-            degraded.push(format!(
-                "{} blocked connections could not be ended at once; their applications waited",
-                counts.sockets_left
-            ));
-        }
-        if counts.table_full > 0 {
-            degraded.push(format!(
-                "{} connections passed unseen: the table of flows was full",
-                counts.table_full
-            ));
-        }
-        Health {
-            degraded,
-            flows_seen: counts.flows_seen,
-            flows_metered: counts.flows_metered,
-            flows_blocked: counts.flows_blocked,
-            hellos_lost: counts.events_lost,
-            records_dropped: self.outbox.dropped(),
-        }
+        let (counts, hit) = (self.capture.counts(), self.engine.limits_hit());
+        health(self.capture.degraded(), counts, hit, self.outbox.dropped())
     }
 
     /// Detaches, and gives the agent a moment to take the last records.

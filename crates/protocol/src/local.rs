@@ -68,6 +68,33 @@ pub struct Health {
     pub hellos_lost: u64,
     /// Records that the extension had to drop because the agent was away too long.
     pub records_dropped: u64,
+    /// Connections let through unread, because too many hellos were not whole.
+    #[serde(default)]
+    pub flows_unread: u64,
+    /// Connections older than the capture that too many others kept from being attributed.
+    #[serde(default)]
+    pub flows_unattributed: u64,
+    /// Connections with a provider that were not counted, and records lost, because the
+    /// extension's tables were full.
+    #[serde(default)]
+    pub records_lost: u64,
+}
+
+impl Health {
+    /// Each limit that was hit, in words for an administrator.
+    pub fn limits_hit(&self) -> Vec<String> {
+        let limits = [
+            (self.hellos_lost, "pieces of hellos were lost: the kernel's buffer was full"),
+            (self.flows_unread, "connections passed unread: too many hellos were not whole"),
+            (
+                self.flows_unattributed,
+                "connections older than the capture cannot be attributed: too many wait",
+            ),
+            (self.records_lost, "records were lost: the extension's tables were full"),
+            (self.records_dropped, "records were dropped: the agent was away too long"),
+        ];
+        limits.iter().filter(|(hits, _)| *hits > 0).map(|(hits, words)| format!("{hits} {words}")).collect()
+    }
 }
 
 /// What the agent says to the extension.
