@@ -19,6 +19,54 @@ const WORDS: [&str; 8] = [" the", " model", " said", " a", " word", " again", ",
 const PAGE: &str = "<!doctype html><title>Provider simulator</title><p id=said>waiting</p>\
     <script>fetch('/v1/models').then(r => r.text()).then(t => said.textContent = 'said ' + t.length)</script>";
 
+/// What OpenAI's API sends beside the body of a completion, by the names and sizes of its documented
+/// rate-limit headers and of what stands before it; they are part of what a device sees.
+const OPENAI_HEADERS: &[(&str, &str)] = &[
+    ("access-control-expose-headers", "X-Request-ID"),
+    ("openai-organization", "toktra-simulated-organisation"),
+    ("openai-processing-ms", "1234"),
+    ("openai-project", "proj_SimulatedByToktra0000000"),
+    ("openai-version", "2020-10-01"),
+    ("x-envoy-upstream-service-time", "1240"),
+    ("x-ratelimit-limit-requests", "10000"),
+    ("x-ratelimit-limit-tokens", "2000000"),
+    ("x-ratelimit-remaining-requests", "9999"),
+    ("x-ratelimit-remaining-tokens", "1999000"),
+    ("x-ratelimit-reset-requests", "6ms"),
+    ("x-ratelimit-reset-tokens", "12ms"),
+    ("x-request-id", "req_0123456789abcdef0123456789abcdef"),
+    ("cf-cache-status", "DYNAMIC"),
+    ("set-cookie", COOKIE),
+    ("set-cookie", COOKIE),
+    ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
+    ("x-content-type-options", "nosniff"),
+    ("server", "cloudflare"),
+    ("cf-ray", "0123456789abcdef-FRA"),
+    ("alt-svc", "h3=\":443\"; ma=86400"),
+];
+/// The same for Anthropic's.
+const ANTHROPIC_HEADERS: &[(&str, &str)] = &[
+    ("anthropic-organization-id", "00000000-0000-4000-8000-000000000000"),
+    ("anthropic-ratelimit-input-tokens-limit", "2000000"),
+    ("anthropic-ratelimit-input-tokens-remaining", "2000000"),
+    ("anthropic-ratelimit-input-tokens-reset", "2026-01-01T00:00:00Z"),
+    ("anthropic-ratelimit-output-tokens-limit", "400000"),
+    ("anthropic-ratelimit-output-tokens-remaining", "400000"),
+    ("anthropic-ratelimit-output-tokens-reset", "2026-01-01T00:00:00Z"),
+    ("anthropic-ratelimit-requests-limit", "4000"),
+    ("anthropic-ratelimit-requests-remaining", "3999"),
+    ("anthropic-ratelimit-requests-reset", "2026-01-01T00:00:00Z"),
+    ("request-id", "req_SimulatedByToktra000000"),
+    ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
+    ("via", "1.1 google"),
+    ("cf-cache-status", "DYNAMIC"),
+    ("x-robots-tag", "none"),
+    ("server", "cloudflare"),
+    ("cf-ray", "0123456789abcdef-FRA"),
+];
+const COOKIE: &str = "__simulated=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789ab\
+    -1767225600-1.0.1.1; path=/; expires=Thu, 01-Jan-26 00:30:00 GMT; domain=.example; HttpOnly; Secure; SameSite=None";
+
 /// A piece of a reply, sent at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
@@ -34,6 +82,8 @@ pub struct Reply {
     pub status: u16,
     /// Media type.
     pub content_type: &'static str,
+    /// Other headers.
+    pub headers: &'static [(&'static str, &'static str)],
     /// Tokens of the prompt, as a provider would count them.
     pub tokens_in: u64,
     /// Whether the chunks follow one another at a pace.
@@ -51,8 +101,12 @@ impl fmt::Debug for Reply {
 /// Answers a request.
 pub fn reply(method: &str, path: &str, body: &[u8]) -> Reply {
     match (method, path) {
-        ("POST", "/v1/chat/completions") => completion(body, openai_stream, openai_whole),
-        ("POST", "/v1/messages") => completion(body, anthropic_stream, anthropic_whole),
+        ("POST", "/v1/chat/completions") => {
+            Reply { headers: OPENAI_HEADERS, ..completion(body, openai_stream, openai_whole) }
+        }
+        ("POST", "/v1/messages") => {
+            Reply { headers: ANTHROPIC_HEADERS, ..completion(body, anthropic_stream, anthropic_whole) }
+        }
         ("GET" | "HEAD", "/") => whole(200, "text/html", 0, PAGE.into(), 0),
         ("GET" | "HEAD", "/v1/models") => {
             whole(200, "application/json", 0, json!({"object": "list", "data": []}).to_string(), 0)
@@ -81,7 +135,14 @@ fn completion(body: &[u8], stream: Stream, entire: fn(Asked) -> Value) -> Reply 
     };
     if asked.stream {
         let (content_type, chunks) = ("text/event-stream; charset=utf-8", stream(asked));
-        return Reply { status: 200, content_type, tokens_in: asked.tokens_in, is_stream: true, chunks };
+        return Reply {
+            status: 200,
+            content_type,
+            headers: &[],
+            tokens_in: asked.tokens_in,
+            is_stream: true,
+            chunks,
+        };
     }
     whole(200, "application/json", asked.tokens_in, entire(asked).to_string(), asked.tokens_out)
 }
@@ -216,6 +277,7 @@ fn bytes(size: u64) -> Reply {
     Reply {
         status: 200,
         content_type: "application/octet-stream",
+        headers: &[],
         tokens_in: 0,
         is_stream: false,
         chunks: Box::new(blocks),
@@ -229,7 +291,14 @@ fn error(status: u16, kind: &str) -> Reply {
 
 fn whole(status: u16, content_type: &'static str, tokens_in: u64, body: String, tokens: u64) -> Reply {
     let chunk = Chunk { bytes: body.into_bytes(), tokens };
-    Reply { status, content_type, tokens_in, is_stream: false, chunks: Box::new(std::iter::once(chunk)) }
+    Reply {
+        status,
+        content_type,
+        headers: &[],
+        tokens_in,
+        is_stream: false,
+        chunks: Box::new(std::iter::once(chunk)),
+    }
 }
 
 #[cfg(test)]

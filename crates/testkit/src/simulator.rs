@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ServerConfig;
@@ -162,8 +163,12 @@ pub(crate) fn respond(reply: Reply, tally: Arc<Tally>, pace: Duration) -> Respon
     let body = ReplyBody { chunks: reply.chunks, pace, tally, pause: None };
     let mut response = Response::new(body);
     *response.status_mut() = hyper::StatusCode::from_u16(reply.status).unwrap_or_default();
-    let content_type = hyper::header::HeaderValue::from_static(reply.content_type);
-    response.headers_mut().insert(hyper::header::CONTENT_TYPE, content_type);
+    let content_type = HeaderValue::from_static(reply.content_type);
+    let headers = response.headers_mut();
+    headers.insert(hyper::header::CONTENT_TYPE, content_type);
+    for (name, value) in reply.headers {
+        headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
     response
 }
 
