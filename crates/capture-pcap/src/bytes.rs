@@ -15,6 +15,11 @@ pub(crate) fn be32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|chunk| u32::from_be_bytes(*chunk))
 }
 
+/// The big-endian number at `at`.
+pub(crate) fn be128_at(bytes: &[u8], at: usize) -> Option<u128> {
+    bytes.get(at..)?.first_chunk().map(|chunk| u128::from_be_bytes(*chunk))
+}
+
 /// The order of bytes in a capture file's own headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Endian {

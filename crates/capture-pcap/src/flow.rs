@@ -92,8 +92,8 @@ impl FlowHasher {
     /// Of two endpoints in the order given, and whatever else tells flows apart.
     pub(crate) fn hash(&self, one: Endpoint, other: Endpoint, more: &[u8]) -> u64 {
         let mut hasher = self.0.build_hasher();
-        hasher.write_u128(u128::from_ne_bytes(one.address));
-        hasher.write_u128(u128::from_ne_bytes(other.address));
+        hasher.write_u128(one.address);
+        hasher.write_u128(other.address);
         hasher.write_u32(u32::from(one.port) << 16 | u32::from(other.port));
         if !more.is_empty() {
             hasher.write(more);

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn fragment(offset: usize, payload: &[u8], is_last: bool) -> Fragment<'_> {
-        let addresses = Addresses { source: [1; 16], destination: [2; 16] };
+        let addresses = Addresses { source: 1, destination: 2 };
         Fragment { addresses, protocol: 6, identification: 7, offset, is_last, payload }
     }
 

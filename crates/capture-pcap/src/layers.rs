@@ -2,7 +2,7 @@
 //! options and extension headers, and tunnels. One loop peels one layer a turn, at most
 //! [`DEPTH_LIMIT`] of them; a layer that is not understood ends it.
 
-use crate::bytes::{be16_at, be32_at, u8_at};
+use crate::bytes::{be16_at, be32_at, be128_at, u8_at};
 use crate::file::LinkType;
 use crate::segment::{Addresses, Segment, mapped};
 
@@ -201,10 +201,8 @@ fn ipv4(bytes: &[u8]) -> Option<Ip<'_>> {
         return None;
     }
     let payload = bytes.get(header..end)?;
-    let addresses = Addresses {
-        source: mapped(*bytes.get(12..)?.first_chunk()?),
-        destination: mapped(*bytes.get(16..)?.first_chunk()?),
-    };
+    let addresses =
+        Addresses { source: mapped(be32_at(bytes, 12)?), destination: mapped(be32_at(bytes, 16)?) };
     let protocol = u8_at(bytes, 9)?;
     let fragmentation = be16_at(bytes, 6)?;
     let (more, offset) = (fragmentation & 0x2000 != 0, usize::from(fragmentation & 0x1fff) * 8);
@@ -221,8 +219,7 @@ fn ipv6(bytes: &[u8]) -> Option<Ip<'_>> {
         0 => bytes.len(),
         length => (40 + length).min(bytes.len()),
     };
-    let addresses =
-        Addresses { source: *bytes.get(8..)?.first_chunk()?, destination: *bytes.get(24..)?.first_chunk()? };
+    let addresses = Addresses { source: be128_at(bytes, 8)?, destination: be128_at(bytes, 24)? };
     let mut protocol = u8_at(bytes, 6)?;
     let mut payload = bytes.get(40..end)?;
     for _ in 0..EXTENSIONS_LIMIT {

@@ -5,31 +5,32 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::bytes::{be16_at, be32_at, u8_at};
 
-/// An address and a port; IPv4 addresses as `::ffff:a.b.c.d`, so that there is one shape.
+/// An address and a port; IPv4 addresses as `::ffff:a.b.c.d`, so that there is one shape. As one number an
+/// address is compared and hashed from registers, which bytes in an array are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Endpoint {
-    pub(crate) address: [u8; 16],
+    pub(crate) address: u128,
     pub(crate) port: u16,
 }
 
 impl From<Endpoint> for SocketAddr {
     fn from(endpoint: Endpoint) -> Self {
-        let address = Ipv6Addr::from(endpoint.address);
+        let address = Ipv6Addr::from_bits(endpoint.address);
         let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
         Self::new(address, endpoint.port)
     }
 }
 
 /// IPv4 in the one shape of [`Endpoint`].
-pub(crate) fn mapped(address: [u8; 4]) -> [u8; 16] {
-    Ipv4Addr::from(address).to_ipv6_mapped().octets()
+pub(crate) fn mapped(address: u32) -> u128 {
+    Ipv4Addr::from_bits(address).to_ipv6_mapped().to_bits()
 }
 
 /// The addresses of an IP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Addresses {
-    pub(crate) source: [u8; 16],
-    pub(crate) destination: [u8; 16],
+    pub(crate) source: u128,
+    pub(crate) destination: u128,
 }
 
 /// The payload of a TCP segment or UDP datagram, and who sent it to whom.
