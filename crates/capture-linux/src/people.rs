@@ -30,8 +30,8 @@ impl People {
             self.read_at = changed;
             self.names = fs::File::open(PASSWD)
                 .and_then(|file| {
-                    let mut text = String::new();
-                    file.take(PASSWD_LIMIT).read_to_string(&mut text)?;
+                    let mut text = Vec::new();
+                    file.take(PASSWD_LIMIT).read_to_end(&mut text)?;
                     Ok(parse(&text))
                 })
                 .unwrap_or_default();
@@ -40,7 +40,9 @@ impl People {
     }
 }
 
-fn parse(passwd: &str) -> HashMap<u32, String> {
+/// Comments may be in any encoding, so what is not UTF-8 is replaced.
+fn parse(passwd: &[u8]) -> HashMap<u32, String> {
+    let passwd = String::from_utf8_lossy(passwd);
     let entries = passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let (name, _, user) = (fields.next()?, fields.next()?, fields.next()?);
@@ -85,10 +87,16 @@ mod tests {
     #[test]
     fn accounts_come_from_the_file_and_the_first_name_counts() {
         let names =
-            parse("root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:\nada:x:1000:1000::/home/ada:\nbad\n");
+            parse(b"root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/:\nada:x:1000:1000::/home/ada:\nbad\n");
         assert_eq!(names[&0], "root");
         assert_eq!(names[&1000], "ada");
         assert_eq!(names.len(), 2);
+    }
+
+    #[test]
+    fn a_comment_that_is_not_utf_8_costs_no_name() {
+        let names = parse(b"ada:x:1000:1000:Ada L\xf6velace:/home/ada:\nbob:x:1001:1001::/:\n");
+        assert_eq!((names[&1000].as_str(), names[&1001].as_str()), ("ada", "bob"));
     }
 
     #[test]

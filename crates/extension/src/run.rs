@@ -241,7 +241,9 @@ fn stop_signal() -> std::io::Result<UnixStream> {
 
 /// Root and the agent's account. An account that does not exist only leaves root.
 fn agent_users(agent: &str) -> Vec<u32> {
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let passwd = fs::read("/etc/passwd").unwrap_or_default();
+    // Comments may be in any encoding.
+    let passwd = String::from_utf8_lossy(&passwd);
     let named = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         (fields.next()? == agent).then(|| fields.nth(1)?.parse().ok())?
