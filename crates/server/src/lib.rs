@@ -10,6 +10,7 @@
 pub mod app;
 pub mod commands;
 mod config;
+mod connections;
 pub mod console;
 mod directives;
 mod enrol;

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
+use tokio::sync::OwnedSemaphorePermit;
 use toktra_pki::{DeviceIdentity, DeviceTrust};
 use toktra_protocol::Code;
 
 use crate::app::App;
 use crate::refusal::Refusal;
-use crate::roster::Entry;
+use crate::roster::{Entry, REQUESTS_PER_DEVICE};
 
 /// The other end of a connection; in every request's extensions.
 #[derive(Clone, Debug)]
@@ -47,13 +48,14 @@ impl Who {
     }
 }
 
-/// A device whose certificate is within its time and which was not revoked.
-#[derive(Clone, Debug)]
+/// A device whose certificate is within its time and which was not revoked, for one request.
+#[derive(Debug)]
 pub struct Caller {
     /// What its certificate proves.
     pub identity: Arc<DeviceIdentity>,
     /// Its entry in the roster.
     pub entry: Arc<Entry>,
+    _request: OwnedSemaphorePermit,
 }
 
 impl Caller {
@@ -85,7 +87,14 @@ impl Caller {
         if entry.device().is_revoked() {
             return Err(revoked());
         }
-        Ok(Self { identity, entry })
+        let Some(request) = entry.request() else {
+            return Err(Refusal::new(
+                Code::RateLimited,
+                format!("{REQUESTS_PER_DEVICE} requests of this device are under way. Wait for one to end."),
+            )
+            .retry_after(1));
+        };
+        Ok(Self { identity, entry, _request: request })
     }
 }
 

@@ -8,13 +8,15 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use toktra_protocol::{DeviceId, UnixSeconds};
 use toktra_store::devices::{self, Device};
 use toktra_store::{Store, StoreError};
 
 /// A device that is heard of again within this time is not written down again.
 const SEEN_EVERY_S: u64 = 60;
+/// Requests of one device at once. A device has two; those of connections that broke linger.
+pub const REQUESTS_PER_DEVICE: usize = 16;
 
 /// All devices that were asked for or read.
 #[derive(Debug, Default)]
@@ -28,6 +30,7 @@ pub struct Entry {
     standing: watch::Sender<Arc<Device>>,
     applied: AtomicU64,
     seen_at: AtomicU64,
+    requests: Arc<Semaphore>,
 }
 
 impl Entry {
@@ -36,6 +39,7 @@ impl Entry {
         Self {
             applied: AtomicU64::new(u64::try_from(applied).unwrap_or_default()),
             seen_at: AtomicU64::new(0),
+            requests: Arc::new(Semaphore::new(REQUESTS_PER_DEVICE)),
             standing: watch::Sender::new(Arc::new(device)),
         }
     }
@@ -43,6 +47,11 @@ impl Entry {
     /// The device as last read.
     pub fn device(&self) -> Arc<Device> {
         Arc::clone(&self.standing.borrow())
+    }
+
+    /// A place for one more request, if there is one left.
+    pub fn request(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.requests).try_acquire_owned().ok()
     }
 
     /// To wait for a change.

@@ -1,7 +1,8 @@
 //! The listener: accepts, hands each connection to its host, and stops gracefully.
 //!
-//! Limits: [`CONNECTIONS`] at once; a handshake has [`HANDSHAKE_TIMEOUT`], a request's head
-//! [`HEAD_TIMEOUT`]; an HTTP/2 connection carries [`STREAMS`] requests at once.
+//! Limits: connections at once ([`crate::connections`]); a handshake has [`HANDSHAKE_TIMEOUT`], a
+//! request's head [`HEAD_TIMEOUT`] and all of it [`REQUEST_TIMEOUT`]; a connection without a
+//! request is ended after [`IDLE_TIMEOUT`]; HTTP/2 carries [`STREAMS`] requests at once.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,31 +13,39 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::server::Acceptor;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use toktra_protocol::Code;
 use tower::ServiceExt as _;
 
 use crate::app::SharedApp;
+use crate::connections::{Activity, Places, UnderWay};
 use crate::peer::{Peer, Who};
+use crate::refusal::Refusal;
 use crate::routes;
 use crate::tls::{Configurations, Host};
 
-const CONNECTIONS: usize = 16 * 1024;
-const STREAMS: u32 = 64;
+const STREAMS: u32 = 16;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// From a request's head to its answer; longer than a long poll and a slow body.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than a device is silent that sends what it has every minute.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long what is being written may take once a connection is to end.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const HEAD_LIMIT: usize = 32 * 1024;
@@ -54,6 +63,7 @@ pub struct Server {
     app: SharedApp,
     listener: TcpListener,
     configurations: ArcSwap<Configurations>,
+    places: Places,
     api: Router,
     ingest: Router,
     updates: Router,
@@ -69,6 +79,7 @@ impl Server {
         Ok(Self {
             listener,
             configurations: ArcSwap::from_pointee(configurations),
+            places: Places::default(),
             api: routes::api(Arc::clone(&app)),
             ingest: routes::ingest(Arc::clone(&app)),
             updates: routes::updates(),
@@ -111,12 +122,11 @@ impl Server {
 }
 
 async fn accept(server: &Arc<Server>, connections: &mut JoinSet<()>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Some(place) = server.places.any().await else { return };
         match server.listener.accept().await {
             Ok((stream, address)) => {
-                connections.spawn(connection(Arc::clone(server), stream, address, permit));
+                connections.spawn(connection(Arc::clone(server), stream, address, place));
             }
             Err(error) => {
                 // Usually out of descriptors: others must end before the next can come.
@@ -132,7 +142,7 @@ async fn connection(
     server: Arc<Server>,
     stream: TcpStream,
     address: SocketAddr,
-    _permit: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 ) {
     let _ = stream.set_nodelay(true);
     let Ok(Ok(Some((host, stream)))) = timeout(HANDSHAKE_TIMEOUT, handshake(&server, stream)).await else {
@@ -140,6 +150,7 @@ async fn connection(
     };
     let certificates = stream.get_ref().1.peer_certificates();
     let who = Who::of(certificates, server.app.authority.trust());
+    let Some(_strangers_place) = server.places.of(&who) else { return };
     let peer = Peer { address, who };
     serve(stream, server.router(host), peer, server.app.stop.subscribe()).await;
 }
@@ -158,8 +169,17 @@ async fn handshake(
     Ok(Some((host, start.into_stream(configuration).await?)))
 }
 
-async fn serve(stream: TlsStream<TcpStream>, router: Router, peer: Peer, mut stop: watch::Receiver<bool>) {
-    let service = service_fn(move |request: Request<Incoming>| answer(router.clone(), peer.clone(), request));
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    peer: Peer,
+    mut stop: watch::Receiver<bool>,
+) {
+    let activity = Activity::default();
+    let counted = activity.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        answer(router.clone(), peer.clone(), request, counted.request())
+    });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_LIMIT);
     builder
@@ -171,28 +191,39 @@ async fn serve(stream: TlsStream<TcpStream>, router: Router, peer: Peer, mut sto
         .keep_alive_timeout(PING_TIMEOUT);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let stopping = async move {
-        let _ = stop.wait_for(|stop| *stop).await;
+    let limit = tokio::select! {
+        ended = connection.as_mut() => return note_end(ended),
+        _ = stop.wait_for(|stop| *stop) => STOP_TIMEOUT,
+        () = activity.ceased(IDLE_TIMEOUT) => END_TIMEOUT,
     };
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        () = stopping => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
+    connection.as_mut().graceful_shutdown();
+    match timeout(limit, connection).await {
+        Ok(ended) => note_end(ended),
+        Err(_) => tracing::debug!("A connection that would not end was cut."),
+    }
+}
+
+fn note_end<E: std::fmt::Display>(ended: Result<(), E>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "A connection ended early.");
     }
 }
 
-async fn answer(router: Router, peer: Peer, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+async fn answer(
+    router: Router,
+    peer: Peer,
+    mut request: Request<Incoming>,
+    _under_way: UnderWay,
+) -> Result<Response, Infallible> {
     request.extensions_mut().insert(peer);
-    router.oneshot(request.map(Body::new)).await
+    match timeout(REQUEST_TIMEOUT, router.oneshot(request.map(Body::new))).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let detail =
+                format!("The request took over {} seconds. Send it again.", REQUEST_TIMEOUT.as_secs());
+            Ok(Refusal::new(Code::Busy, detail).retry_after(1).into_response())
+        }
+    }
 }
 
 async fn watch_changes(app: SharedApp) {
@@ -222,5 +253,72 @@ async fn renew(server: Arc<Server>) {
             Ok(configurations) => server.configurations.store(Arc::new(configurations)),
             Err(error) => tracing::error!("The server's certificates could not be renewed: {error:#}."),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::Form;
+    use axum::routing::{get, post};
+    use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    /// The client's end of a connection to a server whose time passes by itself.
+    fn connect(stop: &watch::Sender<bool>) -> DuplexStream {
+        let (ours, theirs) = duplex(64 * 1024);
+        let router = Router::new()
+            .route("/", get(async || "ok"))
+            .route("/form", post(async |_: Form<Vec<(String, String)>>| "ok"));
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), who: Who::Anonymous };
+        tokio::spawn(serve(theirs, router, peer, stop.subscribe()));
+        ours
+    }
+
+    /// Sends this, then waits until the server hangs up.
+    async fn last_words(sent: &[u8]) -> String {
+        let stop = watch::Sender::new(false);
+        let mut stream = connect(&stop);
+        stream.write_all(sent).await.unwrap();
+        let mut answer = Vec::new();
+        let hour = Duration::from_secs(3600);
+        timeout(hour, stream.read_to_end(&mut answer)).await.expect("the server hung up").unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_nothing_or_half_a_head_is_hung_up_on() {
+        for silence in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n", b"GET / HTTP/1.1\r\nhost: a\r\n"] {
+            last_words(silence).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http_2_without_a_request_is_hung_up_on_though_pings_are_answered() {
+        let stop = watch::Sender::new(false);
+        let mut stream = connect(&stop);
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let answering = async {
+            let mut head = [0; 9];
+            while stream.read_exact(&mut head).await.is_ok() {
+                let length = usize::from(u16::from_be_bytes([head[1], head[2]]));
+                let mut payload = vec![0; length];
+                stream.read_exact(&mut payload).await.unwrap();
+                let (kind, flags) = (head[3], head[4]);
+                if kind == 6 && flags & 1 == 0 {
+                    head[4] = 1;
+                    let _ = stream.write_all(&[&head[..], &payload].concat()).await;
+                }
+            }
+        };
+        timeout(Duration::from_secs(3600), answering).await.expect("the server hung up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_form_that_never_comes_whole_is_answered_in_the_end() {
+        let head = b"POST /form HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\
+            content-type: application/x-www-form-urlencoded\r\n\r\na=";
+        let answer = last_words(head).await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("busy"), "{answer}");
     }
 }

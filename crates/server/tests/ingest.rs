@@ -307,6 +307,24 @@ fn directive(device: &Device, body: &[u8]) -> Directive {
 }
 
 #[tokio::test]
+async fn a_device_has_so_many_requests_at_once_and_leaves_others_theirs() {
+    let backend = Backend::start().await;
+    let (greedy, other) = (backend.device().await, backend.device().await);
+    let mut polls = tokio::task::JoinSet::new();
+    for _ in 0..17 {
+        let mut client = backend.ingest(&greedy).await;
+        polls.spawn(async move { client.get("/v1/directive?after=1").await });
+    }
+    // Sixteen wait for news; the one too many is answered at once.
+    let refused = polls.join_next().await.unwrap().unwrap();
+    assert_eq!(refused.code(), Code::RateLimited);
+    assert_eq!(refused.retry_after, Some(1));
+    assert_eq!(backend.ingest(&other).await.book([1]).await, Ok(1));
+    backend.app.stop.send_replace(true);
+    backend.running.await.unwrap();
+}
+
+#[tokio::test]
 async fn at_shutdown_a_waiting_poll_is_answered() {
     let backend = Backend::start().await;
     let device = backend.device().await;
