@@ -46,9 +46,9 @@ pub struct Model {
     pub valid_from: String,
     /// First day on which it no longer holds, if it has ended.
     pub valid_until: Option<String>,
-    /// The price list.
+    /// The price list: where to check it, not where it was read.
     pub source: String,
-    /// When somebody last compared it with the price list.
+    /// Day of the newest evidence for it; whether that was the price list itself, the data file says.
     pub checked_on: String,
 }
 

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use crate::pattern::{Label, Pattern};
 
 /// Longest host name, in bytes (RFC 1035, 2.3.4, without the root's dot).
@@ -18,7 +20,7 @@ pub(crate) struct Trie {
 
 #[derive(Debug, Default)]
 struct Node {
-    literal: HashMap<Box<str>, usize>,
+    literal: HashMap<Box<str>, usize, RandomState>,
     partial: Vec<Partial>,
     /// The value of a pattern that ends here.
     value: Option<usize>,
@@ -58,7 +60,7 @@ impl Trie {
         let folded = buffer.get_mut(..name.len())?;
         folded.copy_from_slice(name.as_bytes());
         folded.make_ascii_lowercase();
-        let allowed = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(b);
+        let allowed = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.');
         if !folded.iter().all(allowed) {
             return None;
         }
