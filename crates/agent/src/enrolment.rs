@@ -58,7 +58,7 @@ impl EnrolError {
                 "Agent and backend may be of different versions; install the agent that the backend offers."
             }
             None => {
-                "Check the domain, the network and, for a private backend, that --ca names its CA file; then run the same command again. The token was not used."
+                "Check the domain, the network and, for a private backend, that --ca names its CA file; then run the same command again. Should the backend then call the token used, its answer was lost: ask your administrator for a new token."
             }
         }
     }
@@ -102,4 +102,17 @@ fn hostname() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let name: String = name.chars().filter(|c| !c.is_control()).collect();
     if name.is_empty() || name.len() > TEXT_LIMIT { "unknown".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_answer_that_did_not_come_it_is_not_said_that_the_token_was_not_used() {
+        let lost = EnrolError::Dial(DialError::Unreachable("no answer within 30 s".to_owned()));
+        assert!(!lost.next_step().contains("was not used"));
+        assert!(lost.next_step().contains("new token"));
+        assert!(lost.is_temporary());
+    }
 }
