@@ -24,6 +24,8 @@ pub(crate) struct Attributed {
     pub(crate) standing: Standing,
     pub(crate) emitted_ms: u64,
     pub(crate) heard_ms: u64,
+    /// Bytes both ways at the last count.
+    bytes: u64,
 }
 
 /// What was decided of it.
@@ -64,6 +66,7 @@ impl Attributed {
             standing: Standing::Metered,
             emitted_ms: now.monotonic_ms,
             heard_ms: now.monotonic_ms,
+            bytes: 0,
         }
     }
 
@@ -82,7 +85,12 @@ impl Attributed {
 
     /// Takes in its counts.
     pub(crate) fn count(&mut self, catalog: &'static Catalog, now: Now, counters: Counters) {
-        self.heard_ms = now.monotonic_ms;
+        let bytes = counters.bytes_out.saturating_add(counters.bytes_in);
+        // A stream's end is always told; of datagrams only their silence may tell.
+        if self.transport == Transport::Tcp || self.bytes != bytes {
+            self.heard_ms = now.monotonic_ms;
+        }
+        self.bytes = bytes;
         if self.standing != Standing::Refused {
             let basis = self.basis(catalog, now.wall);
             self.meter.sample(now.monotonic_ms, counters, &basis);

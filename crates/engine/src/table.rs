@@ -20,7 +20,8 @@ use crate::{FlowEvent, FlowId, Now, Opened, Record, Transport, Verdict};
 const EMIT_MS: u64 = 50_000;
 /// A hello that is not whole by then will not be.
 const UNDECIDED_MS: u64 = 60_000;
-/// A provider's flow of which nothing was heard for so long is over, unseen.
+/// A provider's flow of which nothing was heard for so long is over, unseen: one datagram socket may
+/// have more flows than the capture can close with it.
 const SILENT_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// How much the table may hold.

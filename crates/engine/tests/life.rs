@@ -156,6 +156,29 @@ fn a_block_lapses_also_when_the_clock_is_set_back() {
 }
 
 #[test]
+fn of_datagrams_a_day_of_silence_is_the_end_and_of_a_stream_only_its_close() {
+    let mut engine = Engine::new();
+    connect(&mut engine, at(0), FLOW, address(1), "api.openai.com");
+    let udp = Opened { transport: Transport::Udp, asked_name: Some("chatgpt.com"), ..opened(address(2)) };
+    engine.handle(at(0), OTHER, FlowEvent::Opened(udp));
+    assert_eq!(engine.handle(at(0), OTHER, FlowEvent::Datagram(&[0x40; 50])), Verdict::Meter);
+    let day_ms = 24 * 60 * 60 * 1000;
+    for now in [at(500), at(day_ms / 2), at(day_ms + 400)] {
+        for flow in [FLOW, OTHER] {
+            assert_eq!(
+                engine.handle(now, flow, FlowEvent::Counters(counters(1, 2_000, 9_000))),
+                Verdict::Meter
+            );
+        }
+        engine.tick(now);
+    }
+    engine.tick(at(day_ms + 500));
+    let same = FlowEvent::Counters(counters(1, 2_000, 9_000));
+    assert_eq!(engine.handle(at(day_ms + 900), FLOW, same.clone()), Verdict::Meter);
+    assert_eq!(engine.handle(at(day_ms + 900), OTHER, same), Verdict::Ignore);
+}
+
+#[test]
 fn own_hosts_are_neither_blocked_nor_metered() {
     let mut engine = Engine::new();
     let own_hosts = vec!["api.openai.com".to_owned()];
