@@ -127,7 +127,8 @@ impl Balance {
 
 /// The balance of every device, in the order of their identifiers.
 pub async fn balances(store: &Store) -> Result<Vec<Balance>, StoreError> {
-    // Sums are cast because PostgreSQL's are NUMERIC.
+    // Bytes are added as doubles, exact up to 2^53: what one hostile device claims must not make
+    // the sum overflow, which would be an error. All are cast because PostgreSQL's are NUMERIC.
     let rows = sqlx::query_as(
         "SELECT devices.id AS device_id, acknowledged_sequence AS acknowledged,
             COALESCE(raw.events, 0) AS events, COALESCE(raw.first, 0) AS first,
@@ -139,13 +140,14 @@ pub async fn balances(store: &Store) -> Result<Vec<Balance>, StoreError> {
          LEFT JOIN (
             SELECT device_id, COUNT(*) AS events, MIN(sequence) AS first, MAX(sequence) AS last,
                 CAST(SUM(CASE WHEN kind = 'dropped' THEN 0 ELSE 1 END) AS BIGINT) AS bookable,
-                CAST(SUM(COALESCE(bytes_out, 0) + COALESCE(bytes_in, 0)) AS BIGINT) AS bytes,
+                CAST(SUM(CAST(COALESCE(bytes_out, 0) AS DOUBLE PRECISION) + COALESCE(bytes_in, 0)) AS BIGINT)
+                    AS bytes,
                 CAST(SUM(COALESCE(exchanges, 0)) AS BIGINT) AS exchanges
             FROM events GROUP BY device_id
          ) raw ON raw.device_id = devices.id
          LEFT JOIN (
             SELECT device_id, CAST(SUM(events) AS BIGINT) AS events,
-                CAST(SUM(bytes_out + bytes_in) AS BIGINT) AS bytes,
+                CAST(SUM(CAST(bytes_out AS DOUBLE PRECISION) + bytes_in) AS BIGINT) AS bytes,
                 CAST(SUM(exchanges) AS BIGINT) AS exchanges
             FROM usage_hourly GROUP BY device_id
          ) hourly ON hourly.device_id = devices.id

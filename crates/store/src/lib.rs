@@ -16,10 +16,14 @@ pub mod devices;
 pub mod directory;
 pub mod enrolment;
 pub mod events;
+pub mod fleet;
 pub mod ledger;
 pub mod reports;
 
 mod booking;
+#[cfg(test)]
+mod house;
+mod sums;
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,6 +35,8 @@ pub use ledger::Ledger;
 
 /// Connections that only read.
 const READERS: u32 = 8;
+/// Connections that read for the console's reports.
+const REPORTERS: u32 = 4;
 /// How long a statement waits for another process's transaction, for example a command's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -68,6 +74,7 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub struct Store {
     reader: SqlitePool,
+    reporter: SqlitePool,
     writer: SqlitePool,
 }
 
@@ -85,14 +92,22 @@ impl Store {
             .pragma("cache_size", "-32768");
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         sqlx::migrate!("./migrations").run(&writer).await?;
-        let reader =
-            SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { reader, writer })
+        let reading = |connections| SqlitePoolOptions::new().max_connections(connections);
+        let options = options.read_only(true);
+        let reader = reading(READERS).connect_with(options.clone()).await?;
+        let reporter = reading(REPORTERS).connect_lazy_with(options);
+        Ok(Self { reader, reporter, writer })
     }
 
     /// Connections that can only read; they never wait for the writer.
     pub fn reader(&self) -> &SqlitePool {
         &self.reader
+    }
+
+    /// Connections for the console's reports, which may read for seconds: with their own, they
+    /// never keep a device's request or a revocation waiting.
+    pub(crate) fn reporter(&self) -> &SqlitePool {
+        &self.reporter
     }
 
     /// Begins a transaction that may write. Waits for the one writing connection, then for
@@ -108,6 +123,7 @@ impl Store {
 
     /// Waits until what is under way is done, then closes every connection.
     pub async fn close(&self) {
+        self.reporter.close().await;
         self.reader.close().await;
         self.writer.close().await;
     }

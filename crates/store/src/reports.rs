@@ -5,50 +5,11 @@
 
 use sqlx::FromRow;
 
+pub use crate::sums::{Hours, Interval, Sums};
 use crate::{Store, StoreError};
 
 /// Most rows of one breakdown; the rest is left to the totals.
 pub const BREAKDOWN_ROWS: i64 = 100;
-
-/// Most devices on one page of the list.
-pub const DEVICES_PER_PAGE: i64 = 100;
-
-/// The hours from `start` up to, not including, `end`, as Unix hours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hours {
-    /// First hour.
-    pub start: i64,
-    /// The hour after the last.
-    pub end: i64,
-}
-
-/// An estimate: the truth is expected between `low` and `high`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Interval {
-    /// Lower bound.
-    pub low: i64,
-    /// Best guess.
-    pub point: i64,
-    /// Upper bound.
-    pub high: i64,
-}
-
-/// Sums over some part of the ledger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sums {
-    /// Tokens sent.
-    pub tokens_in: Interval,
-    /// Tokens received.
-    pub tokens_out: Interval,
-    /// Cost of the priced tokens, micro-dollars.
-    pub cost_micros: Interval,
-    /// Tokens (point estimates, both directions) that have no price.
-    pub tokens_unpriced: i64,
-    /// Requests and their replies.
-    pub exchanges: i64,
-    /// Attempts that were blocked.
-    pub blocked: i64,
-}
 
 /// Sums under a name, for example a provider's or a department's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,113 +40,6 @@ pub enum Grain {
     Day,
 }
 
-/// How many devices there are, and what they do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromRow)]
-pub struct Fleet {
-    /// Devices that ever enrolled.
-    pub devices: i64,
-    /// Of these, the revoked.
-    pub revoked: i64,
-    /// Of these, the ones seen since a given time.
-    pub seen: i64,
-    /// Of these, the ones with a lock or a block in force.
-    pub held: i64,
-}
-
-/// One device as the list shows it.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
-pub struct Device {
-    /// UUID.
-    pub id: String,
-    /// As the device said at enrolment.
-    pub hostname: String,
-    /// Operating system.
-    pub platform: String,
-    /// Version of the agent.
-    pub agent_version: String,
-    /// Department's name.
-    pub department: Option<String>,
-    /// User's address.
-    pub user: Option<String>,
-    /// `enrolled`, `revoked`.
-    pub state: String,
-    /// Unix seconds.
-    pub enrolled_at: i64,
-    /// Unix seconds.
-    pub last_seen_at: Option<i64>,
-    /// End of the newest certificate, Unix seconds.
-    pub certificate_until: Option<i64>,
-    /// Highest sequence number up to which every event is stored.
-    pub acknowledged_sequence: i64,
-    /// The newest directive.
-    pub directive_version: i64,
-    /// The directive that the device says it applies.
-    pub directive_applied: Option<i64>,
-    /// An administrator's lock is in force when some.
-    pub lock_message: Option<String>,
-    /// A block is in force when some: `budget`, `provider`.
-    pub block_reason: Option<String>,
-}
-
-impl Hours {
-    /// The `days` days that end with the hour `now` (inclusive): today and the days before it.
-    pub fn last_days(days: i64, now: i64) -> Self {
-        let tomorrow = now.div_euclid(24) + 1;
-        Self { start: (tomorrow - days) * 24, end: tomorrow * 24 }
-    }
-
-    /// As many hours just before, up to where the hour `now` lies in these: a period that is
-    /// under way is compared with the same stretch of the one before.
-    pub fn previous(self, now: i64) -> Self {
-        let length = self.end - self.start;
-        Self { start: self.start - length, end: (now + 1).min(self.end) - length }
-    }
-}
-
-impl Interval {
-    /// Adds bound to bound, saturating.
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            low: self.low.saturating_add(other.low),
-            point: self.point.saturating_add(other.point),
-            high: self.high.saturating_add(other.high),
-        }
-    }
-
-    /// What is left of a sum without one of its parts, bound by bound.
-    pub fn minus(self, part: Self) -> Self {
-        Self {
-            low: self.low.saturating_sub(part.low),
-            point: self.point.saturating_sub(part.point),
-            high: self.high.saturating_sub(part.high),
-        }
-    }
-}
-
-impl Sums {
-    /// Tokens of both directions.
-    pub fn tokens(&self) -> Interval {
-        self.tokens_in.plus(self.tokens_out)
-    }
-
-    /// What is left of a total without one of its parts.
-    pub fn minus(&self, part: Self) -> Self {
-        Self {
-            tokens_in: self.tokens_in.minus(part.tokens_in),
-            tokens_out: self.tokens_out.minus(part.tokens_out),
-            cost_micros: self.cost_micros.minus(part.cost_micros),
-            tokens_unpriced: self.tokens_unpriced.saturating_sub(part.tokens_unpriced),
-            exchanges: self.exchanges.saturating_sub(part.exchanges),
-            blocked: self.blocked.saturating_sub(part.blocked),
-        }
-    }
-
-    /// Tokens were used and none of them has a price.
-    pub fn is_unpriced(&self) -> bool {
-        self.tokens_unpriced > 0 && self.tokens_unpriced >= self.tokens().point
-    }
-}
-
 /// Sums of everything in the given hours.
 pub async fn total(store: &Store, organisation_id: &str, hours: Hours) -> Result<Sums, StoreError> {
     let row: SumsRow = sqlx::query_as(concat!(
@@ -196,7 +50,7 @@ pub async fn total(store: &Store, organisation_id: &str, hours: Hours) -> Result
     .bind(organisation_id)
     .bind(hours.start)
     .bind(hours.end)
-    .fetch_one(store.reader())
+    .fetch_one(store.reporter())
     .await?;
     Ok(row.into())
 }
@@ -219,7 +73,7 @@ pub async fn series(
     .bind(hours.start)
     .bind(hours.end)
     .bind(divisor)
-    .fetch_all(store.reader())
+    .fetch_all(store.reporter())
     .await?;
     let mut rows = rows.into_iter().peekable();
     let moments = hours.start.div_euclid(divisor)..hours.end.div_euclid(divisor);
@@ -279,44 +133,6 @@ pub async fn by_device(store: &Store, organisation_id: &str, hours: Hours) -> Re
     breakdown(store, sql, organisation_id, hours).await
 }
 
-/// Counts the devices; `since` is in Unix seconds.
-pub async fn fleet(store: &Store, organisation_id: &str, since: i64) -> Result<Fleet, StoreError> {
-    sqlx::query_as(
-        "SELECT COUNT(*) AS devices,
-                COUNT(CASE WHEN state = 'revoked' THEN 1 END) AS revoked,
-                COUNT(CASE WHEN last_seen_at >= $2 THEN 1 END) AS seen,
-                COUNT(CASE WHEN lock_message IS NOT NULL OR block_reason IS NOT NULL THEN 1 END) AS held
-         FROM devices WHERE organisation_id = $1",
-    )
-    .bind(organisation_id)
-    .bind(since)
-    .fetch_one(store.reader())
-    .await
-    .map_err(StoreError::from)
-}
-
-/// One page of the devices by name, page 0 first.
-pub async fn devices(store: &Store, organisation_id: &str, page: i64) -> Result<Vec<Device>, StoreError> {
-    sqlx::query_as(
-        "SELECT d.id, d.hostname, d.platform, d.agent_version, g.name AS department, p.email AS \"user\",
-                d.state, d.enrolled_at, d.last_seen_at,
-                (SELECT MAX(c.not_after) FROM certificates c WHERE c.device_id = d.id) AS certificate_until,
-                d.acknowledged_sequence, d.directive_version, d.directive_applied,
-                d.lock_message, d.block_reason
-         FROM devices d
-         LEFT JOIN departments g ON g.id = d.department_id AND g.organisation_id = d.organisation_id
-         LEFT JOIN users p ON p.id = d.user_id AND p.organisation_id = d.organisation_id
-         WHERE d.organisation_id = $1
-         ORDER BY d.hostname, d.id LIMIT $2 OFFSET $3",
-    )
-    .bind(organisation_id)
-    .bind(DEVICES_PER_PAGE)
-    .bind(page.max(0).saturating_mul(DEVICES_PER_PAGE))
-    .fetch_all(store.reader())
-    .await
-    .map_err(StoreError::from)
-}
-
 async fn breakdown(
     store: &Store,
     sql: &'static str,
@@ -328,7 +144,7 @@ async fn breakdown(
         .bind(hours.start)
         .bind(hours.end)
         .bind(BREAKDOWN_ROWS)
-        .fetch_all(store.reader())
+        .fetch_all(store.reporter())
         .await?;
     Ok(rows.into_iter().map(|row| Share { id: row.id, name: row.name, sums: row.sums.into() }).collect())
 }
@@ -342,25 +158,41 @@ impl Grain {
     }
 }
 
-/// The columns of [`SumsRow`]. A sum of BIGINT is NUMERIC on PostgreSQL, hence the casts.
-macro_rules! sums {
-    () => {
-        "CAST(COALESCE(SUM(u.tokens_in_low), 0) AS BIGINT) AS tokens_in_low,
-         CAST(COALESCE(SUM(u.tokens_in_point), 0) AS BIGINT) AS tokens_in_point,
-         CAST(COALESCE(SUM(u.tokens_in_high), 0) AS BIGINT) AS tokens_in_high,
-         CAST(COALESCE(SUM(u.tokens_out_low), 0) AS BIGINT) AS tokens_out_low,
-         CAST(COALESCE(SUM(u.tokens_out_point), 0) AS BIGINT) AS tokens_out_point,
-         CAST(COALESCE(SUM(u.tokens_out_high), 0) AS BIGINT) AS tokens_out_high,
-         CAST(COALESCE(SUM(u.cost_low_micros), 0) AS BIGINT) AS cost_low_micros,
-         CAST(COALESCE(SUM(u.cost_point_micros), 0) AS BIGINT) AS cost_point_micros,
-         CAST(COALESCE(SUM(u.cost_high_micros), 0) AS BIGINT) AS cost_high_micros,
-         CAST(COALESCE(SUM(u.tokens_unpriced), 0) AS BIGINT) AS tokens_unpriced,
-         CAST(COALESCE(SUM(u.exchanges), 0) AS BIGINT) AS exchanges,
-         CAST(COALESCE(SUM(u.blocked), 0) AS BIGINT) AS blocked,
-         COALESCE(SUM(u.tokens_in_point + u.tokens_out_point), 0) AS tokens_point"
+/// A column's sum. A hostile device's rows could make a sum of integers overflow, which is an
+/// error and would be the whole organisation's; one of doubles is exact up to 2^53 and large beyond.
+macro_rules! sum {
+    ($column:literal) => {
+        concat!(
+            "CAST(COALESCE(SUM(CAST(u.",
+            $column,
+            " AS DOUBLE PRECISION)), 0) AS BIGINT) AS ",
+            $column,
+            ", "
+        )
     };
 }
-use sums;
+
+/// The columns of [`SumsRow`], and one to order by.
+macro_rules! sums {
+    () => {
+        concat!(
+            sum!("tokens_in_low"),
+            sum!("tokens_in_point"),
+            sum!("tokens_in_high"),
+            sum!("tokens_out_low"),
+            sum!("tokens_out_point"),
+            sum!("tokens_out_high"),
+            sum!("cost_low_micros"),
+            sum!("cost_point_micros"),
+            sum!("cost_high_micros"),
+            sum!("tokens_unpriced"),
+            sum!("exchanges"),
+            sum!("blocked"),
+            "SUM(CAST(u.tokens_in_point AS DOUBLE PRECISION) + u.tokens_out_point) AS tokens_point"
+        )
+    };
+}
+use {sum, sums};
 
 #[derive(FromRow)]
 struct SumsRow {
@@ -421,51 +253,9 @@ impl From<SumsRow> for Sums {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::house::{House, house};
 
     const DAY: i64 = 20_000;
-
-    struct House {
-        store: Store,
-        _directory: tempfile::TempDir,
-    }
-
-    impl House {
-        /// Writes rows that other rooms would; `parameters` are bound as texts.
-        async fn write(&self, sql: &'static str, parameters: &[&str]) {
-            let mut transaction = self.store.begin().await.expect("a transaction");
-            let mut query = sqlx::query(sql);
-            for parameter in parameters {
-                query = query.bind(*parameter);
-            }
-            query.execute(&mut *transaction).await.expect("a row");
-            transaction.commit().await.expect("committed");
-        }
-    }
-
-    async fn house() -> House {
-        let directory = tempfile::tempdir().expect("a directory");
-        let store = Store::open(&directory.path().join("toktra.db")).await.expect("a database");
-        let house = House { store, _directory: directory };
-        for (organisation, department, device) in [("o1", "g1", "d1"), ("o2", "g2", "d2")] {
-            house.write("INSERT INTO organisations VALUES ($1, $1, 0)", &[organisation]).await;
-            house
-                .write(
-                    "INSERT INTO departments (id, organisation_id, name, created_at)
-                     VALUES ($2, $1, 'Dept ' || $2, 0)",
-                    &[organisation, department],
-                )
-                .await;
-            house
-                .write(
-                    "INSERT INTO devices (id, organisation_id, department_id, hostname, platform, agent_version,
-                                          state, enrolled_at, acknowledged_sequence, directive_version)
-                     VALUES ($3, $1, $2, 'host-' || $3, 'linux', '0.1.0', 'enrolled', 0, 7, 1)",
-                    &[organisation, department, device],
-                )
-                .await;
-        }
-        house
-    }
 
     async fn book(house: &House, organisation: &str, device: &str, hour: i64, tokens: i64, priced: bool) {
         let department = device.replace('d', "g");
@@ -525,17 +315,6 @@ mod tests {
         assert_eq!(hours[5].sums.tokens_out.point, 100);
     }
 
-    #[test]
-    fn the_previous_period_goes_as_far_as_this_one_has_come() {
-        let now = DAY * 24 + 11;
-        let hours = Hours::last_days(7, now);
-        assert_eq!(hours.end - hours.start, 7 * 24);
-        let expected = Hours { start: hours.start - 7 * 24, end: now + 1 - 7 * 24 };
-        assert_eq!(hours.previous(now), expected);
-        let over = Hours { start: hours.start - 7 * 24, end: hours.start };
-        assert_eq!(hours.previous(now + 1_000), over);
-    }
-
     #[tokio::test]
     async fn no_report_shows_a_row_of_another_organisation() {
         let house = house().await;
@@ -556,31 +335,42 @@ mod tests {
         assert_eq!(departments, [Some("Dept g1".to_owned()), None]);
         let hosts = names(by_device(&house.store, "o1", hours).await.expect("devices"));
         assert_eq!(hosts, [Some("host-d1".to_owned()), None]);
-        let listed = devices(&house.store, "o1", 0).await.expect("list");
-        assert_eq!(listed.iter().map(|device| device.id.as_str()).collect::<Vec<_>>(), ["d1"]);
-        assert_eq!(fleet(&house.store, "o1", 0).await.expect("fleet").devices, 1);
         assert_eq!(total(&house.store, "nobody", hours).await.expect("total"), Sums::default());
     }
 
     #[tokio::test]
-    async fn a_device_shows_its_newest_certificate_and_its_holds() {
+    async fn sums_beyond_every_number_are_a_page_all_the_same() {
         let house = house().await;
-        for (serial, until) in [("01", "10"), ("02", "30"), ("03", "20")] {
-            house
-                .write(
-                    "INSERT INTO certificates VALUES ($1, 'd1', 'i', 0, CAST($2 AS BIGINT), '')",
-                    &[serial, until],
-                )
-                .await;
+        for hour in 0..4 {
+            book(&house, "o1", "d1", DAY * 24 + hour, i64::MAX / 4, false).await;
         }
-        house
-            .write("UPDATE devices SET block_reason = 'budget', last_seen_at = 50 WHERE id = 'd1'", &[])
-            .await;
-        let device = &devices(&house.store, "o1", 0).await.expect("list")[0];
-        assert_eq!(device.certificate_until, Some(30));
-        assert_eq!(device.department.as_deref(), Some("Dept g1"));
-        assert_eq!(device.user, None);
-        let fleet = fleet(&house.store, "o1", 50).await.expect("fleet");
-        assert_eq!(fleet, Fleet { devices: 1, revoked: 0, seen: 1, held: 1 });
+        let sums = total(&house.store, "o1", Hours::last_days(1, DAY * 24)).await.expect("sums");
+        assert!(sums.tokens_out.point >= i64::MAX / 4 * 3);
+        let hours = Hours::last_days(1, DAY * 24);
+        assert_eq!(by_device(&house.store, "o1", hours).await.expect("devices").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn reports_that_take_long_keep_nobody_else_from_reading() {
+        let house = house().await;
+        let mut busy = Vec::new();
+        for _ in 0..house.store.reporter().options().get_max_connections() {
+            busy.push(house.store.reporter().acquire().await.expect("a connection"));
+        }
+        assert_eq!(house.store.changes().await.expect("the counter"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_report_reads_the_hours_of_its_organisation_by_index() {
+        let house = house().await;
+        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(
+            "EXPLAIN QUERY PLAN SELECT SUM(bytes_in) FROM usage_hourly u
+             WHERE u.organisation_id = 'o1' AND u.hour >= 1 AND u.hour < 2",
+        )
+        .fetch_all(house.store.reporter())
+        .await
+        .expect("a plan");
+        let text = &plan[0].3;
+        assert!(text.starts_with("SEARCH") && text.contains("hour>? AND hour<?"), "{text}");
     }
 }

@@ -7,7 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use toktra_store::reports::{self, DEVICES_PER_PAGE, Device, Fleet};
+use toktra_store::fleet::{self, DEVICES_PER_PAGE, Device, Fleet};
 
 use super::failure::{Failure, render};
 use super::session::Administrator;
@@ -71,11 +71,11 @@ pub(super) async fn page(
 ) -> Result<Response, Failure> {
     let now = i64::try_from(console.clock.now().0).unwrap_or(i64::MAX);
     let organisation = administrator.session.organisation_id.as_str();
-    let fleet = reports::fleet(&console.store, organisation, now - QUIET_AFTER_S).await?;
+    let fleet = fleet::fleet(&console.store, organisation, now - QUIET_AFTER_S).await?;
     let pages = ((fleet.devices - 1).max(0) / DEVICES_PER_PAGE + 1).min(LAST_PAGE);
     let asked = choice.ok().and_then(|Query(choice)| choice.page);
     let page = asked.as_deref().and_then(|page| page.parse().ok()).unwrap_or(1).clamp(1, pages);
-    let devices = reports::devices(&console.store, organisation, page - 1).await?;
+    let devices = fleet::devices(&console.store, organisation, page - 1).await?;
     let page = DevicesPage {
         style: assets::style_href(),
         form_token: administrator.form_token(),

@@ -9,7 +9,8 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use toktra_catalog::Catalog;
-use toktra_store::reports::{self, Fleet, Grain, Hours, Moment, Share, Sums};
+use toktra_store::fleet::{self, Fleet};
+use toktra_store::reports::{self, Grain, Hours, Moment, Share, Sums};
 
 use super::chart::{Axis, Chart, Point, Words};
 use super::failure::{Failure, render};
@@ -90,7 +91,7 @@ pub(super) async fn page(
     let (store, organisation) = (&console.store, administrator.session.organisation_id.as_str());
     let total = reports::total(store, organisation, hours).await?;
     let previous = reports::total(store, organisation, hours.previous(now_hour)).await?;
-    let fleet = reports::fleet(store, organisation, hours.start * 3_600).await?;
+    let fleet = fleet::fleet(store, organisation, hours.start * 3_600).await?;
     let grain = if days == 1 { Grain::Hour } else { Grain::Day };
     let moments = reports::series(store, organisation, hours, grain).await?;
     let providers = reports::by_provider(store, organisation, hours).await?;

@@ -1,0 +1,132 @@
+//! An organisation's devices as the console lists and counts them. Every statement is scoped to
+//! one organisation, and nothing here writes.
+
+use sqlx::FromRow;
+
+use crate::{Store, StoreError};
+
+/// Most devices on one page of the list.
+pub const DEVICES_PER_PAGE: i64 = 100;
+
+/// How many devices there are, and what they do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromRow)]
+pub struct Fleet {
+    /// Devices that ever enrolled.
+    pub devices: i64,
+    /// Of these, the revoked.
+    pub revoked: i64,
+    /// Of these, the ones seen since a given time.
+    pub seen: i64,
+    /// Of these, the ones with a lock or a block in force.
+    pub held: i64,
+}
+
+/// One device as the list shows it.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct Device {
+    /// UUID.
+    pub id: String,
+    /// As the device said at enrolment.
+    pub hostname: String,
+    /// Operating system.
+    pub platform: String,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Department's name.
+    pub department: Option<String>,
+    /// User's address.
+    pub user: Option<String>,
+    /// `enrolled`, `revoked`.
+    pub state: String,
+    /// Unix seconds.
+    pub enrolled_at: i64,
+    /// Unix seconds.
+    pub last_seen_at: Option<i64>,
+    /// End of the newest certificate, Unix seconds.
+    pub certificate_until: Option<i64>,
+    /// Highest sequence number up to which every event is stored.
+    pub acknowledged_sequence: i64,
+    /// The newest directive.
+    pub directive_version: i64,
+    /// The directive that the device says it applies.
+    pub directive_applied: Option<i64>,
+    /// An administrator's lock is in force when some.
+    pub lock_message: Option<String>,
+    /// A block is in force when some: `budget`, `provider`.
+    pub block_reason: Option<String>,
+}
+
+/// Counts the devices; `since` is in Unix seconds.
+pub async fn fleet(store: &Store, organisation_id: &str, since: i64) -> Result<Fleet, StoreError> {
+    sqlx::query_as(
+        "SELECT COUNT(*) AS devices,
+                COUNT(CASE WHEN state = 'revoked' THEN 1 END) AS revoked,
+                COUNT(CASE WHEN last_seen_at >= $2 THEN 1 END) AS seen,
+                COUNT(CASE WHEN lock_message IS NOT NULL OR block_reason IS NOT NULL THEN 1 END) AS held
+         FROM devices WHERE organisation_id = $1",
+    )
+    .bind(organisation_id)
+    .bind(since)
+    .fetch_one(store.reporter())
+    .await
+    .map_err(StoreError::from)
+}
+
+/// One page of the devices by name, page 0 first.
+pub async fn devices(store: &Store, organisation_id: &str, page: i64) -> Result<Vec<Device>, StoreError> {
+    sqlx::query_as(
+        "SELECT d.id, d.hostname, d.platform, d.agent_version, g.name AS department, p.email AS \"user\",
+                d.state, d.enrolled_at, d.last_seen_at,
+                (SELECT MAX(c.not_after) FROM certificates c WHERE c.device_id = d.id) AS certificate_until,
+                d.acknowledged_sequence, d.directive_version, d.directive_applied,
+                d.lock_message, d.block_reason
+         FROM devices d
+         LEFT JOIN departments g ON g.id = d.department_id AND g.organisation_id = d.organisation_id
+         LEFT JOIN users p ON p.id = d.user_id AND p.organisation_id = d.organisation_id
+         WHERE d.organisation_id = $1
+         ORDER BY d.hostname, d.id LIMIT $2 OFFSET $3",
+    )
+    .bind(organisation_id)
+    .bind(DEVICES_PER_PAGE)
+    .bind(page.max(0).saturating_mul(DEVICES_PER_PAGE))
+    .fetch_all(store.reporter())
+    .await
+    .map_err(StoreError::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::house::house;
+
+    #[tokio::test]
+    async fn no_list_shows_a_device_of_another_organisation() {
+        let house = house().await;
+        let listed = devices(&house.store, "o1", 0).await.expect("list");
+        assert_eq!(listed.iter().map(|device| device.id.as_str()).collect::<Vec<_>>(), ["d1"]);
+        assert_eq!(fleet(&house.store, "o1", 0).await.expect("fleet").devices, 1);
+        assert_eq!(fleet(&house.store, "nobody", 0).await.expect("fleet"), Fleet::default());
+    }
+
+    #[tokio::test]
+    async fn a_device_shows_its_newest_certificate_and_its_holds() {
+        let house = house().await;
+        for (serial, until) in [("01", "10"), ("02", "30"), ("03", "20")] {
+            house
+                .write(
+                    "INSERT INTO certificates VALUES ($1, 'd1', 'i', 0, CAST($2 AS BIGINT), '')",
+                    &[serial, until],
+                )
+                .await;
+        }
+        house
+            .write("UPDATE devices SET block_reason = 'budget', last_seen_at = 50 WHERE id = 'd1'", &[])
+            .await;
+        let device = &devices(&house.store, "o1", 0).await.expect("list")[0];
+        assert_eq!(device.certificate_until, Some(30));
+        assert_eq!(device.department.as_deref(), Some("Dept g1"));
+        assert_eq!(device.user, None);
+        let fleet = fleet(&house.store, "o1", 50).await.expect("fleet");
+        assert_eq!(fleet, Fleet { devices: 1, revoked: 0, seen: 1, held: 1 });
+    }
+}
