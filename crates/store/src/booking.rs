@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Sqlite, Transaction};
 use toktra_protocol::{Ack, BlockReason, DeviceId, Estimate, Event, EventBody, NameSource, UnixSeconds};
 
 use crate::ledger::{BookError, Cost, Entry, Sighting, Tariff};
-use crate::{StoreError, column};
+use crate::{StoreError, column, note_change};
 
 /// Largest sum in a row: 17.6 TB, or 17.6 million dollars, an hour.
 pub(crate) const SUM_LIMIT: i64 = 1 << 44;
@@ -57,22 +57,40 @@ pub(crate) async fn book(
     Ok(answers)
 }
 
-/// Notes when devices were last heard of, and which directive they run.
+/// Largest version of a directive that a device is believed to run.
+const BELIEVED_VERSION: i64 = 1 << 40;
+
+/// Notes when devices were last heard of, and which directive they run. A device that runs a
+/// newer one than there is, because an older database was restored, would take no directive
+/// any more; so the version grows beyond its.
 pub(crate) async fn note_sightings(
     transaction: &mut Transaction<'static, Sqlite>,
     now: UnixSeconds,
     sightings: &[Sighting],
 ) -> Result<(), StoreError> {
     for sighting in sightings {
+        let id = sighting.device.to_string();
+        let applied = sighting.directive_applied.map(column);
         sqlx::query(
             "UPDATE devices SET last_seen_at = $2, directive_applied = COALESCE($3, directive_applied)
              WHERE id = $1",
         )
-        .bind(sighting.device.to_string())
+        .bind(&id)
         .bind(column(now.0))
-        .bind(sighting.directive_applied.map(column))
+        .bind(applied)
         .execute(&mut **transaction)
         .await?;
+        let Some(applied) = applied.filter(|&applied| applied <= BELIEVED_VERSION) else { continue };
+        let overtaken = sqlx::query(
+            "UPDATE devices SET directive_version = $2 + 1 WHERE id = $1 AND directive_version < $2",
+        )
+        .bind(&id)
+        .bind(applied)
+        .execute(&mut **transaction)
+        .await?;
+        if overtaken.rows_affected() > 0 {
+            note_change(transaction).await?;
+        }
     }
     Ok(())
 }

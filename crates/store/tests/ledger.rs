@@ -170,6 +170,45 @@ async fn a_hostile_device_cannot_make_a_sum_overflow() {
 }
 
 #[tokio::test]
+async fn a_hostile_device_cannot_keep_the_ledger_from_being_checked() {
+    let fixture = Fixture::new().await;
+    let (hostile, honest) = (fixture.device().await, fixture.device().await);
+    let mut events: Vec<_> = (1..=3).map(|number| usage(number, "openai-api", i64::MAX as u64)).collect();
+    for event in &mut events {
+        // Beside the largest number nothing that would make the addition a double anyway.
+        let EventBody::Usage(usage) = &mut event.body else { continue };
+        usage.bytes_out = 0;
+    }
+    fixture.ledger.book(hostile, Batch { events }).await.unwrap();
+    fixture.ledger.book(honest, batch(1..=3)).await.unwrap();
+    let balances = toktra_store::events::balances(&fixture.store).await.unwrap();
+    let even = |device: DeviceId| balances.iter().find(|row| row.device_id == device.to_string()).unwrap();
+    assert!(even(honest).is_even());
+    assert!(!even(hostile).is_even(), "its claims exceed what a sum may hold");
+}
+
+#[tokio::test]
+async fn a_device_that_is_ahead_of_a_restored_database_gets_directives_that_it_takes() {
+    let fixture = Fixture::new().await;
+    let device = fixture.device().await;
+    let version = async || devices::find(&fixture.store, device).await.unwrap().unwrap().directive_version;
+    let changes = fixture.store.changes().await.unwrap();
+    for (applied, expected) in [(Some(9), 10), (None, 10), (Some(3), 10), (Some(10), 10)] {
+        fixture.ledger.seen(device, applied);
+        // A batch behind it is booked in the same transaction or a later one.
+        fixture.ledger.book(device, batch(1..=1)).await.unwrap();
+        assert_eq!(version().await, expected, "{applied:?}");
+    }
+    assert_eq!(fixture.store.changes().await.unwrap(), changes + 1);
+    // What no version is, it is not believed; otherwise the next change would have none to grow to.
+    fixture.ledger.seen(device, Some(u64::MAX));
+    fixture.ledger.book(device, batch(1..=1)).await.unwrap();
+    assert_eq!(version().await, 10);
+    devices::revoke(&fixture.store, device, "test", NOW).await.unwrap();
+    assert_eq!(version().await, 11);
+}
+
+#[tokio::test]
 async fn strangers_and_revoked_devices_are_refused_beside_others_that_are_booked() {
     let fixture = Fixture::new().await;
     let (good, revoked) = (fixture.device().await, fixture.device().await);
