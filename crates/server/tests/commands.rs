@@ -105,3 +105,27 @@ fn what_an_administrator_cannot_be_is_refused_and_changes_nothing() {
     }
     assert_eq!(text(&run(house.path(), &["admin", "list"])).lines().count(), 2);
 }
+
+#[test]
+fn a_block_of_a_provider_that_the_catalogue_does_not_know_or_with_an_endless_message_is_refused() {
+    let house = house();
+    assert!(run(house.path(), &["department", "add", "Research"]).status.success());
+    let block = |message: &str, providers: &str| {
+        let arguments = ["department", "block", "Research", "--message", message, "--providers", providers];
+        run(house.path(), &arguments)
+    };
+    let mistyped = block("No.", "openai,opnai");
+    assert!(!mistyped.status.success());
+    assert!(
+        error(&mistyped).contains("`opnai`") && error(&mistyped).contains("anthropic"),
+        "{}",
+        error(&mistyped)
+    );
+    assert!(!block(&"x".repeat(2000), "openai").status.success());
+    assert!(!block("", "openai").status.success());
+    let made = block("No.", "openai,anthropic");
+    assert!(made.status.success(), "{}", error(&made));
+    let lock = ["device", "lock", "00000000-0000-4000-8000-000000000000", "--message", &"x".repeat(2000)];
+    let locked = run(house.path(), &lock);
+    assert!(error(&locked).contains("1 to 1024 bytes"), "{}", error(&locked));
+}

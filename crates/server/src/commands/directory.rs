@@ -1,6 +1,7 @@
 //! Commands on organisations, departments, users, devices and tokens.
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
+use toktra_catalog::Catalog;
 use toktra_protocol::{Block, BlockReason, UnixSeconds};
 use toktra_store::directory::{self, Organisation};
 use toktra_store::enrolment::{self, Grant};
@@ -14,6 +15,8 @@ use crate::password::random_text;
 
 /// Random characters of a token, five bits each.
 const TOKEN_CHARACTERS: usize = 32;
+/// Longest message to a user, in bytes.
+const MESSAGE_LIMIT: usize = 1024;
 
 pub async fn token(store: &Store, command: Token) -> anyhow::Result<()> {
     let Token::Create { within, department, user, valid_for } = command;
@@ -59,10 +62,28 @@ pub async fn department(store: &Store, command: Department) -> anyhow::Result<()
             say(directory::create_department(store, &organisation, &name, ACTOR, now()).await?.id)
         }
         Department::Block { name, message, providers, within } => {
+            check_message(&message)?;
+            check_providers(&providers)?;
             let block = Block { reason: BlockReason::Budget, message, providers };
             set_block(store, &within, &name, Some(&block)).await
         }
         Department::Unblock { name, within } => set_block(store, &within, &name, None).await,
+    }
+}
+
+/// A directive that exceeds what a device reads would be no directive at all.
+fn check_message(message: &str) -> anyhow::Result<()> {
+    let fits = (1..=MESSAGE_LIMIT).contains(&message.len());
+    ensure!(fits, "a message has 1 to {MESSAGE_LIMIT} bytes; say it in other words");
+    Ok(())
+}
+
+/// A mistyped provider would block nothing.
+fn check_providers(providers: &[String]) -> anyhow::Result<()> {
+    let known: Vec<_> = Catalog::builtin().providers().iter().map(|provider| &*provider.id).collect();
+    match providers.iter().find(|id| !known.contains(&id.as_str())) {
+        None => Ok(()),
+        Some(id) => bail!("the catalogue has no provider `{id}`; it has {}", known.join(", ")),
     }
 }
 
@@ -103,7 +124,10 @@ pub async fn device(store: &Store, command: Device) -> anyhow::Result<()> {
     match command {
         Device::List { within } => list_devices(store, &within).await,
         Device::Revoke { id } => Ok(devices::revoke(store, id, ACTOR, now()).await?),
-        Device::Lock { id, message } => Ok(devices::set_lock(store, id, Some(&message), ACTOR, now()).await?),
+        Device::Lock { id, message } => {
+            check_message(&message)?;
+            Ok(devices::set_lock(store, id, Some(&message), ACTOR, now()).await?)
+        }
         Device::Unlock { id } => Ok(devices::set_lock(store, id, None, ACTOR, now()).await?),
     }
 }
