@@ -98,8 +98,8 @@ pub(crate) async fn note_sightings(
 /// Where a device stands in this transaction.
 struct Position {
     id: Arc<str>,
-    organisation: String,
-    department: String,
+    organisation: Arc<str>,
+    department: Arc<str>,
     acknowledged: u64,
     revoked: bool,
     moved: bool,
@@ -149,8 +149,8 @@ async fn positions(
         let Some((organisation, department, acknowledged, state)) = row else { continue };
         let position = Position {
             id: id.into(),
-            organisation,
-            department: department.unwrap_or_default(),
+            organisation: organisation.into(),
+            department: department.unwrap_or_default().into(),
             acknowledged: u64::try_from(acknowledged)
                 .map_err(|_| StoreError::Corrupt("devices.acknowledged_sequence"))?,
             revoked: state != "enrolled",
@@ -283,9 +283,9 @@ fn block_reason(reason: BlockReason) -> &'static str {
 /// Whose sums these are; the primary key of `usage_hourly`.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Account<'a> {
-    organisation: String,
+    organisation: Arc<str>,
     hour: i64,
-    department: String,
+    department: Arc<str>,
     device: Arc<str>,
     user_account: &'a str,
     application: &'a str,
@@ -328,9 +328,9 @@ fn add<'a>(
         EventBody::Dropped(_) => return,
     };
     let account = Account {
-        organisation: position.organisation.clone(),
+        organisation: Arc::clone(&position.organisation),
         hour: column(event.minute.0 / 60),
-        department: position.department.clone(),
+        department: Arc::clone(&position.department),
         device: Arc::clone(&position.id),
         user_account: user_account.as_deref().unwrap_or_default(),
         application: application.as_deref().unwrap_or_default(),
@@ -403,9 +403,9 @@ async fn add_sums(
 ) -> Result<(), StoreError> {
     for (account, sums) in sums {
         let mut query = sqlx::query(AssertSqlSafe(Arc::clone(&ADD_SUMS)))
-            .bind(&account.organisation)
+            .bind(&*account.organisation)
             .bind(account.hour)
-            .bind(&account.department)
+            .bind(&*account.department)
             .bind(&*account.device)
             .bind(account.user_account)
             .bind(account.application)
