@@ -131,8 +131,8 @@ impl Capture {
         left == 0
     }
 
-    /// Reads the counts of metered flows and hands them to `decide`; tells it the end of flows
-    /// whose end the kernel could not report. To be called about twice a second.
+    /// Reads the counts of flows that are metered or undecided and hands them to `decide`; tells it
+    /// the end of flows whose end the kernel could not report. To be called about twice a second.
     pub fn refresh(&mut self, decide: &mut Decide<'_>) {
         self.drain_mostly(decide);
         let ids: Vec<u64> = self.known.keys().copied().collect();
@@ -350,9 +350,13 @@ impl Capture {
             Ok(flow) => {
                 known.counters = flow.counters();
                 known.missing = false;
-                if known.verdict == Verdict::Meter {
-                    let counters = known.counters;
-                    let verdict = decide(FlowId(id), FlowEvent::Counters(counters));
+                let (before, counters) = (known.verdict, known.counters);
+                if before == Verdict::Block {
+                    return;
+                }
+                // Also of an undecided flow, which the engine may have given up meanwhile.
+                let verdict = decide(FlowId(id), FlowEvent::Counters(counters));
+                if verdict != before {
                     self.put_in_force(id, verdict, 0);
                 }
             }

@@ -4,10 +4,12 @@
 
 mod lab;
 
+use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
+use std::time::Instant;
 
-use lab::{Watch, contains, python};
+use lab::{PATIENCE, Watch, contains, python};
 use toktra_engine::Verdict;
 
 const NAME: &str = "api.openai.com";
@@ -75,6 +77,25 @@ fn one_socket_with_several_peers_is_several_flows() {
     assert_eq!((metered.counters.bytes_out, metered.counters.bytes_in), (15, 30));
     let ignored = watch.stories.iter().find(|story| story.remote == Some(servers[1])).unwrap();
     assert!(!ignored.closed);
+    watch.until_forgotten();
+}
+
+#[test]
+fn a_flow_that_the_engine_gave_up_undecided_is_forgotten_while_its_socket_lives() {
+    let server = echo("127.0.0.1:0", 10);
+    let mut watch = Watch::new(&[server.port()], &[]);
+    let program = client(&[server], "s.sendto(b'half', peers[0]); s.recv(100); input()");
+    let mut child = python(&watch.cgroup, &program);
+    watch.until("the datagram was shown", |stories| stories.iter().any(|story| story.outbound == b"half"));
+    watch.stories[0].verdict = Some(Verdict::Ignore);
+    let deadline = Instant::now() + PATIENCE;
+    while watch.capture.entries()[1] != 0 && Instant::now() < deadline {
+        watch.step();
+    }
+    assert_eq!(watch.capture.entries()[1], 0);
+    assert!(child.try_wait().unwrap().is_none(), "its socket lives");
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert!(watch.finish(child).0.success());
     watch.until_forgotten();
 }
 
