@@ -325,6 +325,23 @@ async fn a_device_has_so_many_requests_at_once_and_leaves_others_theirs() {
 }
 
 #[tokio::test]
+async fn a_device_ahead_of_a_restored_database_is_told_where_to_go_on_and_gets_a_newer_directive() {
+    let backend = Backend::start().await;
+    let device = backend.device().await;
+    let mut client = backend.ingest(&device).await;
+    assert_eq!(client.book(1..=3).await, Ok(3));
+    let ahead = Batch { events: (8..=9).map(usage).collect() };
+    let reply = client.post_zstd(ahead.encode().unwrap()).await;
+    assert_eq!(reply.code(), Code::BatchOrder);
+    let problem: toktra_protocol::Problem = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(problem.acknowledged, Some(3));
+    assert_eq!(client.book(4..=5).await, Ok(5));
+    let body = client.get("/v1/directive?after=7&applied=7").await.body;
+    assert_eq!(directive(&device, &body).version, 8);
+    backend.stop().await;
+}
+
+#[tokio::test]
 async fn at_shutdown_a_waiting_poll_is_answered() {
     let backend = Backend::start().await;
     let device = backend.device().await;

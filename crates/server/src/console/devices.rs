@@ -15,7 +15,7 @@ use super::{Console, assets, figures};
 
 /// A device that was not heard of for so long is called quiet, in seconds.
 const QUIET_AFTER_S: i64 = 7 * 24 * 3_600;
-/// A certificate that ends sooner is pointed out, in seconds; devices renew long before.
+/// A certificate that ends sooner is pointed out, in seconds.
 const SOON_S: i64 = 14 * 24 * 3_600;
 /// The last page that an address may ask for.
 const LAST_PAGE: i64 = 10_000;
