@@ -20,6 +20,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use toktra_protocol::{DeviceId, ToktraDomain, UnixSeconds};
 use uuid::Uuid;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::files::{
@@ -207,6 +208,11 @@ impl Authority {
         &self.devices.id
     }
 
+    /// When the first of the two CAs expires; nothing that it issued is trusted after that.
+    pub fn expires_at(&self) -> UnixSeconds {
+        self.devices.not_after.min(self.servers.not_after)
+    }
+
     /// Signs directives.
     pub fn directive(&self) -> &DirectiveSigner {
         &self.directive
@@ -232,16 +238,19 @@ struct IssuingCa {
     certificate: CertificateDer<'static>,
     pem: String,
     id: String,
+    not_after: UnixSeconds,
 }
 
 impl IssuingCa {
     fn open(directory: &Path, name: &str) -> Result<Self, AuthorityError> {
-        let certificate = read_certificate(directory.join(format!("{name}.pem")))?;
+        let path = directory.join(format!("{name}.pem"));
+        let certificate = read_certificate(path.clone())?;
         let key = FileKey(read_key(directory.join(format!("{name}.key")))?);
         let id = hexadecimal(&CertificateParams::default().key_identifier(&key));
         let pem = pem(&certificate);
         let issuer = Issuer::from_ca_cert_der(&certificate, CaKey(Box::new(key)))?;
-        Ok(Self { issuer, certificate, pem, id })
+        let not_after = end_of(&certificate).ok_or(AuthorityError::CertificateFile(path))?;
+        Ok(Self { issuer, certificate, pem, id, not_after })
     }
 
     fn sign(
@@ -350,6 +359,11 @@ fn serial() -> Result<SerialNumber, AuthorityError> {
     getrandom::fill(&mut bytes).map_err(|_| AuthorityError::Randomness)?;
     bytes[0] = bytes[0] & 0x7f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
+}
+
+fn end_of(certificate: &CertificateDer<'_>) -> Option<UnixSeconds> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    u64::try_from(parsed.validity().not_after.timestamp()).ok().map(UnixSeconds)
 }
 
 fn pem(certificate: &CertificateDer<'_>) -> String {

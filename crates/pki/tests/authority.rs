@@ -125,6 +125,12 @@ fn the_server_does_without_the_roots_key() {
 }
 
 #[test]
+fn an_authority_says_until_when_it_can_issue() {
+    let data = tempfile::tempdir().unwrap();
+    assert_eq!(authority(data.path()).expires_at(), UnixSeconds(NOW.0 + 730 * DAY_S));
+}
+
+#[test]
 fn nothing_secret_prints() {
     let data = tempfile::tempdir().unwrap();
     let authority = authority(data.path());

@@ -14,6 +14,9 @@ use rustls::server::NoServerSessionStorage;
 use toktra_pki::Authority;
 use toktra_protocol::{ToktraDomain, UnixSeconds};
 
+/// A CA that expires sooner is warned of at start and weekly, in seconds.
+const EXPIRY_WARNING_S: u64 = 120 * 24 * 60 * 60;
+
 /// One of the three hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host {
@@ -49,6 +52,12 @@ pub struct Configurations {
 impl Configurations {
     /// Makes new keys and certificates for all three.
     pub fn new(authority: &Authority, domain: &ToktraDomain, now: UnixSeconds) -> anyhow::Result<Self> {
+        if authority.expires_at() < now.plus(EXPIRY_WARNING_S) {
+            tracing::warn!(
+                expires_at = authority.expires_at().0,
+                "A CA expires soon, or has; renew both with the root's key, or nobody can connect after that."
+            );
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut ingest = configuration(authority, &provider, &domain.ingest_host(), Peers::Devices, now)?;
         ingest.session_storage = Arc::new(NoServerSessionStorage {});
