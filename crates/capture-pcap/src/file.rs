@@ -82,6 +82,7 @@ impl<R: Read> CaptureReader<R> {
     }
 
     /// The next packet, or `None` at the end. After an error there is nothing more.
+    #[inline]
     #[expect(clippy::should_implement_trait, reason = "a packet borrows the reader's buffer")]
     pub fn next(&mut self) -> Result<Option<Packet<'_>>, CaptureError> {
         if self.ended {
@@ -104,6 +105,7 @@ impl<R: Read> CaptureReader<R> {
         }
     }
 
+    #[inline]
     fn locate(&mut self) -> Result<Option<Located>, CaptureError> {
         let cursor = &mut self.cursor;
         cursor.settle();
@@ -211,6 +213,7 @@ struct Pcap {
 }
 
 impl Pcap {
+    #[inline]
     fn locate<R: Read>(&self, cursor: &mut Cursor<R>) -> Result<Option<Located>, CaptureError> {
         match cursor.fill(RECORD_HEADER)? {
             0 => return Ok(None),

@@ -39,21 +39,23 @@ enum Layer {
     Pppoe,
     Ip,
     /// An IP protocol.
-    Protocol(u8, Addresses),
+    Protocol(u8),
 }
 
 /// Peels a frame.
+#[inline]
 pub(crate) fn peel(link: LinkType, frame: &[u8]) -> Option<Found<'_>> {
     let (layer, bytes) = link_layer(link, frame)?;
-    peel_from(layer, bytes)
+    peel_from(layer, Addresses::default(), bytes)
 }
 
 /// Peels what fragments were put together to.
 pub(crate) fn peel_protocol(protocol: u8, addresses: Addresses, bytes: &[u8]) -> Option<Found<'_>> {
-    peel_from(Layer::Protocol(protocol, addresses), bytes)
+    peel_from(Layer::Protocol(protocol), addresses, bytes)
 }
 
-fn peel_from(mut layer: Layer, mut bytes: &[u8]) -> Option<Found<'_>> {
+/// `addresses` are those of the last IP layer, without which no protocol is read.
+fn peel_from(mut layer: Layer, mut addresses: Addresses, mut bytes: &[u8]) -> Option<Found<'_>> {
     // A datagram on a tunnel's port may be no tunnel after all.
     let mut carrier = None;
     for _ in 0..DEPTH_LIMIT {
@@ -64,12 +66,15 @@ fn peel_from(mut layer: Layer, mut bytes: &[u8]) -> Option<Found<'_>> {
             Layer::Ppp => ppp(bytes),
             Layer::Pppoe => after(bytes, 6, Layer::Ppp),
             Layer::Ip => match ip(bytes) {
-                Some(Ip::Whole(next, payload)) => Some((next, payload)),
+                Some(Ip::Whole(protocol, between, payload)) => {
+                    addresses = between;
+                    Some((Layer::Protocol(protocol), payload))
+                }
                 Some(Ip::Fragment(fragment)) => return Some(Found::Fragment(fragment)),
                 None => None,
             },
-            Layer::Protocol(6, addresses) => return Segment::tcp(addresses, bytes).map(Found::Segment),
-            Layer::Protocol(17, addresses) => {
+            Layer::Protocol(6) => return Segment::tcp(addresses, bytes).map(Found::Segment),
+            Layer::Protocol(17) => {
                 let Some(datagram) = Segment::udp(addresses, bytes) else { break };
                 match tunnel(&datagram) {
                     Some(next) => {
@@ -79,7 +84,7 @@ fn peel_from(mut layer: Layer, mut bytes: &[u8]) -> Option<Found<'_>> {
                     None => return Some(Found::Segment(datagram)),
                 }
             }
-            Layer::Protocol(protocol, _) => encapsulated(protocol, bytes),
+            Layer::Protocol(protocol) => encapsulated(protocol, bytes),
         };
         let Some(next) = next else { break };
         (layer, bytes) = next;
@@ -176,7 +181,8 @@ fn ppp(bytes: &[u8]) -> Next<'_> {
 }
 
 enum Ip<'a> {
-    Whole(Layer, &'a [u8]),
+    /// The protocol, between whom, and its bytes.
+    Whole(u8, Addresses, &'a [u8]),
     Fragment(Fragment<'a>),
 }
 
@@ -207,7 +213,7 @@ fn ipv4(bytes: &[u8]) -> Option<Ip<'_>> {
     let fragmentation = be16_at(bytes, 6)?;
     let (more, offset) = (fragmentation & 0x2000 != 0, usize::from(fragmentation & 0x1fff) * 8);
     if !more && offset == 0 {
-        return Some(Ip::Whole(Layer::Protocol(protocol, addresses), payload));
+        return Some(Ip::Whole(protocol, addresses, payload));
     }
     let identification = be16_at(bytes, 4)?.into();
     Some(Ip::Fragment(Fragment { addresses, protocol, identification, offset, is_last: !more, payload }))
@@ -244,7 +250,7 @@ fn ipv6(bytes: &[u8]) -> Option<Ip<'_>> {
                 }
                 8
             }
-            _ => return Some(Ip::Whole(Layer::Protocol(protocol, addresses), payload)),
+            _ => return Some(Ip::Whole(protocol, addresses, payload)),
         };
         protocol = u8_at(payload, 0)?;
         payload = payload.get(length..)?;

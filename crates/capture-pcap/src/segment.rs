@@ -27,7 +27,7 @@ pub(crate) fn mapped(address: u32) -> u128 {
 }
 
 /// The addresses of an IP packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Addresses {
     pub(crate) source: u128,
     pub(crate) destination: u128,

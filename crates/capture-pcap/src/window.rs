@@ -21,23 +21,16 @@ impl<R: Read> Window<R> {
     }
 
     /// What is in the window now.
+    #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         self.buffer.get(self.start..self.end).unwrap_or_default()
     }
 
     /// Reads until the window has `length` bytes or the source ends; how many it has then.
+    #[inline]
     pub(crate) fn fill(&mut self, length: usize) -> Result<usize> {
         if self.end - self.start < length {
-            self.make_room(length);
-            while self.end - self.start < length {
-                let Some(room) = self.buffer.get_mut(self.end..) else { break };
-                match self.source.read(room) {
-                    Ok(0) => break,
-                    Ok(count) => self.end = (self.end + count).min(self.buffer.len()),
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
+            self.read_on(length)?;
         }
         Ok(self.end - self.start)
     }
@@ -57,8 +50,25 @@ impl<R: Read> Window<R> {
     }
 
     /// Drops `length` bytes that `fill` found.
+    #[inline]
     pub(crate) fn consume(&mut self, length: usize) {
         self.start = self.end.min(self.start + length);
+    }
+
+    /// Most packets are in the window when they are asked for; this is kept out of their way.
+    #[cold]
+    fn read_on(&mut self, length: usize) -> Result<()> {
+        self.make_room(length);
+        while self.end - self.start < length {
+            let Some(room) = self.buffer.get_mut(self.end..) else { break };
+            match self.source.read(room) {
+                Ok(0) => break,
+                Ok(count) => self.end = (self.end + count).min(self.buffer.len()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn make_room(&mut self, length: usize) {
