@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 use toktra_store::Store;
 
@@ -65,6 +65,7 @@ async fn serve(data: &Path, listen: SocketAddr) -> anyhow::Result<()> {
     notify("READY=1");
     stop_on_signals(Arc::clone(&app))?;
     server.run().await;
+    ensure!(!app.ledger.has_failed(), "the ledger failed; its log has the cause");
     Ok(())
 }
 

@@ -92,7 +92,7 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves until [`crate::App::stop`] becomes true, then lets requests under way end.
+    /// Serves until [`crate::App::stop`] becomes true or the ledger fails, then lets requests under way end.
     pub async fn run(self) {
         let server = Arc::new(self);
         let mut stop = server.app.stop.subscribe();
@@ -102,6 +102,10 @@ impl Server {
         tokio::select! {
             () = accept(&server, &mut connections) => {}
             _ = stop.wait_for(|stop| *stop) => {}
+            () = server.app.ledger.failed() => {
+                tracing::error!("The ledger has failed; nothing can be booked. The server stops.");
+                server.app.stop.send_replace(true);
+            }
         }
         background.iter().for_each(tokio::task::JoinHandle::abort);
         let drained = timeout(STOP_TIMEOUT, async { while connections.join_next().await.is_some() {} });

@@ -16,9 +16,10 @@ use support::{API, Backend, Client, Device, INGEST, Key, tls, usage};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use toktra_pki::VerifiedCsr;
 use toktra_protocol::codec::{COMPRESSED_LIMIT, EVENTS_LIMIT};
-use toktra_protocol::{Batch, Code, DeviceId, Directive, SignedDirective, UnixSeconds};
-use toktra_store::devices;
+use toktra_protocol::{Batch, Code, DeviceId, Directive, Estimate, SignedDirective, UnixSeconds};
 use toktra_store::enrolment::NewCertificate;
+use toktra_store::ledger::{Cost, Tariff};
+use toktra_store::{Ledger, devices};
 
 #[tokio::test]
 async fn a_batch_sent_twice_counts_once_and_an_overlap_counts_its_new_part() {
@@ -339,6 +340,29 @@ async fn a_device_ahead_of_a_restored_database_is_told_where_to_go_on_and_gets_a
     let body = client.get("/v1/directive?after=7&applied=7").await.body;
     assert_eq!(directive(&device, &body).version, 8);
     backend.stop().await;
+}
+
+/// A fault of ours in the ledger.
+struct Faulty;
+
+impl Tariff for Faulty {
+    #[allow(clippy::panic, reason = "the fault that is tested")]
+    fn cost(&self, _: &str, _: UnixSeconds, _: Estimate, _: Estimate) -> Option<Cost> {
+        panic!("a fault in the ledger")
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_ledger_has_failed_ends_so_that_it_is_started_anew() {
+    let backend = Backend::start_with(|app| {
+        let clock = app.clock;
+        app.ledger = Ledger::start(app.store.clone(), Box::new(Faulty), move || clock.now()).0;
+    })
+    .await;
+    let device = backend.device().await;
+    assert_eq!(backend.ingest(&device).await.book([1]).await, Err(Code::Internal));
+    backend.running.await.unwrap();
+    assert!(backend.app.ledger.has_failed());
 }
 
 #[tokio::test]

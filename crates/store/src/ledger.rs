@@ -111,8 +111,21 @@ impl Ledger {
         let room = Arc::clone(&self.room).try_acquire_many_owned(events).map_err(|_| BookError::Busy)?;
         let (reply, answer) = oneshot::channel();
         let entry = Entry { device, batch, reply, _permit: room };
-        self.commands.try_send(Command::Book(entry)).map_err(|_| BookError::Busy)?;
+        self.commands.try_send(Command::Book(entry)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => BookError::Busy,
+            mpsc::error::TrySendError::Closed(_) => BookError::Database,
+        })?;
         answer.await.map_err(|_| BookError::Database)?
+    }
+
+    /// Returns if the actor has ended before its handles, which only a fault of ours can do.
+    pub async fn failed(&self) {
+        self.commands.closed().await;
+    }
+
+    /// Whether it has.
+    pub fn has_failed(&self) -> bool {
+        self.commands.is_closed()
     }
 
     /// Notes that a device was heard of, at the next occasion; lost if the server stops.

@@ -47,12 +47,18 @@ pub struct Backend {
 
 impl Backend {
     pub async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// Starts with a state that was adjusted before anything ran.
+    pub async fn start_with(adjust: impl FnOnce(&mut App)) -> Self {
         let data = tempfile::tempdir().unwrap();
         let domain: ToktraDomain = DOMAIN.parse().unwrap();
         let now = Clock::System.now();
         Authority::create(data.path(), &domain, now).unwrap();
         Config { domain }.write(data.path()).unwrap();
-        let app = App::open(data.path(), Clock::System).await.unwrap();
+        let mut app = App::open(data.path(), Clock::System).await.unwrap();
+        adjust(Arc::get_mut(&mut app).unwrap());
         let organisation = directory::create_organisation(&app.store, "Acme", "test", now).await.unwrap();
         let department =
             directory::create_department(&app.store, &organisation, "Research", "test", now).await.unwrap();
