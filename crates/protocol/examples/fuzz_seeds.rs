@@ -1,0 +1,126 @@
+//! Writes the first inputs of the messages' fuzz targets into `fuzz/corpus`; to be run when a
+//! message changes: `cargo run -p toktra-protocol --example fuzz_seeds`.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+use std::{fs, io};
+
+use serde::Serialize;
+use toktra_protocol::event::{Blocked, Dropped};
+use toktra_protocol::local::{self, Answer, Ask, FromExtension, Health, Record, Seed, ToExtension};
+use toktra_protocol::{
+    Batch, Block, BlockReason, DeviceId, Directive, Estimate, Event, EventBody, Lock, Minute, NameSource,
+    UnixSeconds, Usage,
+};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    batches()?;
+    frames()?;
+    directives()
+}
+
+fn batches() -> Result<(), Box<dyn Error>> {
+    let events = bodies().into_iter().zip(1..).map(|(body, sequence)| event(sequence, body)).collect();
+    let batch = Batch { events };
+    write("batch", "compressed", &batch.encode()?)?;
+    write("batch", "json", &serde_json::to_vec(&batch)?)?;
+    write(
+        "batch",
+        "gap",
+        &serde_json::to_vec(&Batch { events: vec![event(2, dropped()), event(4, dropped())] })?,
+    )?;
+    write("batch", "empty", &Batch { events: Vec::new() }.encode()?)?;
+    write("batch", "cut", &batch.encode()?[..40])?;
+    Ok(())
+}
+
+fn frames() -> Result<(), Box<dyn Error>> {
+    let hello =
+        FromExtension::Hello { version: 1, run: uuid::Uuid::from_u128(7), extension_version: "0.1.0".into() };
+    let mut session = vec![frame(&hello)?, frame(&FromExtension::Health(Health::default()))?];
+    for (body, number) in bodies().into_iter().zip(1..) {
+        session.push(frame(&FromExtension::Record(Record { number, minute: Minute(29_000_000), body }))?);
+    }
+    write("frames", "extension", &[&[255], &session.concat()[..]].concat())?;
+    write("frames", "pieces", &[&[3], &session.concat()[..]].concat())?;
+    let seed = Seed { lock: Some(lock()), block: Some(block()), ..Seed::default() };
+    let answers =
+        [frame(&ToExtension::Seed(seed))?, frame(&ToExtension::Acknowledged { number: 9 })?].concat();
+    write("frames", "agent", &[&[64], &answers[..]].concat())?;
+    write("frames", "ask", &[&[255], &frame(&Ask::Status)?[..]].concat())?;
+    write("frames", "answer", &[&[255], &frame(&Answer::Status(Box::default()))?[..]].concat())?;
+    write("frames", "too_long", &[1, 0xff, 0xff, 0xff, 0xff])?;
+    Ok(())
+}
+
+fn directives() -> Result<(), Box<dyn Error>> {
+    let plain = Directive {
+        version: 1,
+        device: DeviceId::from_u128(7),
+        issued_at: UnixSeconds(1_795_392_000),
+        valid_until: UnixSeconds(1_795_395_600),
+        lock: None,
+        block: None,
+        flags: BTreeMap::new(),
+    };
+    write("directive", "plain", &serde_json::to_vec(&plain)?)?;
+    let flags = BTreeMap::from([("FF_BUDGET_HARD_CAPS".to_owned(), true)]);
+    let full = Directive { lock: Some(lock()), block: Some(block()), flags, ..plain };
+    write("directive", "full", &serde_json::to_vec(&full)?)?;
+    Ok(())
+}
+
+fn bodies() -> Vec<EventBody> {
+    let (provider, service) = ("openai".to_owned(), "openai-api".to_owned());
+    let (host, user_account) = ("api.openai.com".to_owned(), Some("ada".to_owned()));
+    let usage = Usage {
+        provider: provider.clone(),
+        service: service.clone(),
+        host: host.clone(),
+        name_source: NameSource::QuicSni,
+        user_account: user_account.clone(),
+        application: None,
+        exchanges: 1,
+        bytes_out: 2,
+        bytes_in: 3,
+        bytes_handshake: 4,
+        duration_s: 5,
+        streaming: true,
+        partial: false,
+        tokens_in: Estimate::default(),
+        tokens_out: Estimate { low: 1, point: 2, high: 3 },
+        calibration: "none".into(),
+    };
+    let name_source = NameSource::Address;
+    let reason = BlockReason::Budget;
+    let blocked =
+        Blocked { provider, service, host, name_source, user_account, application: None, reason, cut: true };
+    vec![EventBody::Usage(usage), EventBody::Blocked(blocked), dropped()]
+}
+
+fn dropped() -> EventBody {
+    EventBody::Dropped(Dropped { events: 3, place: "spool".into() })
+}
+
+fn event(sequence: u64, body: EventBody) -> Event {
+    Event { sequence, minute: Minute(29_000_000), body }
+}
+
+fn lock() -> Lock {
+    Lock { message: "Ask Ms Lee.".into() }
+}
+
+fn block() -> Block {
+    Block { reason: BlockReason::Provider, message: "Not here.".into(), providers: vec!["openai".into()] }
+}
+
+fn frame(message: &impl Serialize) -> Result<Vec<u8>, local::FrameError> {
+    local::encode(message)
+}
+
+fn write(target: &str, name: &str, input: &[u8]) -> io::Result<()> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+    fs::create_dir_all(&corpus)?;
+    fs::write(corpus.join(name), input)
+}
