@@ -133,7 +133,7 @@ async fn session(
     let mut tasks = JoinSet::new();
     tasks.spawn(Follower::new(host(), credential, Arc::clone(store), Arc::clone(board)).run());
     tasks.spawn(Sender::new(host(), spooler.clone(), Arc::clone(board), asks).run());
-    tasks.spawn(extension::serve(listener, spooler, Arc::clone(board)));
+    tasks.spawn(extension::serve(listener, spooler, Arc::clone(board), enrolled.enrolled_at.minute()));
     changed.await;
     tracing::info!("The credential has changed.");
     tasks.shutdown().await;

@@ -14,6 +14,7 @@ use toktra_protocol::event::TEXT_LIMIT;
 use toktra_protocol::{Code, ToktraDomain, UnixSeconds};
 use zeroize::Zeroizing;
 
+use crate::clock::Clock;
 use crate::dial::{DialError, Host};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -82,7 +83,8 @@ pub async fn enrol(
     let response: EnrolResponse = serde_json::from_slice(&answer.body)
         .map_err(|error| anyhow::Error::from(error).context("the backend's answer is no enrolment"))?;
     let server_time = response.server_time;
-    let credential = Credential::new(key, domain, ca_pem, response).map_err(anyhow::Error::from)?;
+    let credential =
+        Credential::new(key, domain, ca_pem, response, Clock::System.now()).map_err(anyhow::Error::from)?;
     Ok((credential, server_time))
 }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use toktra_protocol::event::Dropped;
 use toktra_protocol::local::{self, Frames, FromExtension, Record, ToExtension};
-use toktra_protocol::{Event, EventBody};
+use toktra_protocol::{Event, EventBody, Minute};
 use uuid::Uuid;
 
 use crate::board::Board;
@@ -35,8 +35,9 @@ pub fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     bind(path, 0o660)
 }
 
-/// Serves extensions until the agent stops.
-pub async fn serve(listener: UnixListener, spooler: Spooler, board: Arc<Board>) {
+/// Serves extensions until the agent stops. Records from before `enrolled` are nobody's: they are
+/// acknowledged and kept nowhere.
+pub async fn serve(listener: UnixListener, spooler: Spooler, board: Arc<Board>, enrolled: Minute) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -45,7 +46,7 @@ pub async fn serve(listener: UnixListener, spooler: Spooler, board: Arc<Board>) 
         };
         match accepted {
             Ok((stream, _)) if connections.len() < CONNECTIONS && is_trusted(&stream) => {
-                connections.spawn(talk(stream, spooler.clone(), Arc::clone(&board)));
+                connections.spawn(talk(stream, spooler.clone(), Arc::clone(&board), enrolled));
             }
             Ok(_) => tracing::warn!("A connection to the extension's socket was refused."),
             Err(error) => {
@@ -56,9 +57,9 @@ pub async fn serve(listener: UnixListener, spooler: Spooler, board: Arc<Board>) 
     }
 }
 
-async fn talk(stream: UnixStream, spooler: Spooler, board: Arc<Board>) {
+async fn talk(stream: UnixStream, spooler: Spooler, board: Arc<Board>, enrolled: Minute) {
     let present = Present::new(Arc::clone(&board));
-    if let Err(error) = Peer::new(stream, spooler, board).run().await {
+    if let Err(error) = Peer::new(stream, spooler, board, enrolled).run().await {
         tracing::warn!("The extension's connection was closed: {error:#}");
     }
     drop(present);
@@ -85,11 +86,12 @@ struct Peer {
     frames: Frames,
     spooler: Spooler,
     board: Arc<Board>,
+    enrolled: Minute,
 }
 
 impl Peer {
-    fn new(stream: UnixStream, spooler: Spooler, board: Arc<Board>) -> Self {
-        Self { stream, frames: Frames::default(), spooler, board }
+    fn new(stream: UnixStream, spooler: Spooler, board: Arc<Board>, enrolled: Minute) -> Self {
+        Self { stream, frames: Frames::default(), spooler, board, enrolled }
     }
 
     async fn run(mut self) -> anyhow::Result<()> {
@@ -161,8 +163,11 @@ impl Peer {
                     None => break,
                 }
             }
+            let Some(last) = group.last().map(|record| record.number) else { return Ok(()) };
+            group.retain(|record| record.minute >= self.enrolled);
             if group.is_empty() {
-                return Ok(());
+                self.say(&ToExtension::Acknowledged { number: last }).await?;
+                continue;
             }
             let number = match self.spooler.run(move |spool| spool.append(run, &group)).await? {
                 Ok(number) => number,

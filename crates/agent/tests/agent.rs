@@ -41,6 +41,22 @@ fn what_the_extension_records_arrives_and_the_status_says_so() {
 }
 
 #[test]
+fn what_was_recorded_before_the_enrolment_is_nobodys_and_is_not_sent() {
+    let backend = Backend::start();
+    let mut device = Device::enrolled(&backend);
+    device.start();
+    let mut extension = Extension::new();
+    let now = extension.minute;
+    extension.minute = toktra_protocol::Minute(now.0 - 60);
+    extension.make(7);
+    extension.minute = now;
+    extension.connect(&device.socket());
+    extension.deliver(3);
+    device.until("all is acknowledged", |status| status.acknowledged == 3);
+    assert_eq!(backend.arrived(), (["8", "9", "10"].map(str::to_owned).to_vec(), 0));
+}
+
+#[test]
 fn killed_at_any_moment_it_loses_nothing_and_counts_nothing_twice() {
     let backend = Backend::start();
     let mut device = Device::enrolled(&backend);

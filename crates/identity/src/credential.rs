@@ -37,6 +37,8 @@ pub struct Enrolled {
     pub directive_key: String,
     /// PEM of the authorities to trust instead of the machine's own.
     pub ca: Option<String>,
+    /// When the device enrolled, by its own clock: what it saw before is nobody's.
+    pub enrolled_at: UnixSeconds,
 }
 
 /// The device's credential. Its certificate is for its key.
@@ -77,17 +79,26 @@ pub enum CredentialError {
 }
 
 impl Credential {
-    /// Joins a key with what the backend answered to its request.
+    /// Joins a key with what the backend answered to its request at `now`, by the device's clock.
     pub fn new(
         key: DeviceKey,
         domain: ToktraDomain,
         ca: Option<String>,
         response: EnrolResponse,
+        now: UnixSeconds,
     ) -> Result<Self, CredentialError> {
         let EnrolResponse { device, organisation, department, certificate_chain, directive_key, .. } =
             response;
-        let enrolled =
-            Enrolled { domain, device, organisation, department, certificate_chain, directive_key, ca };
+        let enrolled = Enrolled {
+            domain,
+            device,
+            organisation,
+            department,
+            certificate_chain,
+            directive_key,
+            ca,
+            enrolled_at: now,
+        };
         Self::check(key, enrolled)
     }
 

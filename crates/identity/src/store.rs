@@ -140,7 +140,7 @@ mod tests {
     fn credential() -> Credential {
         let key = DeviceKey::generate().unwrap();
         let response = response(&key);
-        Credential::new(key, "acme.example".parse().unwrap(), None, response).unwrap()
+        Credential::new(key, "acme.example".parse().unwrap(), None, response, UnixSeconds(1)).unwrap()
     }
 
     fn keeps(store: &dyn Store) {
@@ -169,7 +169,7 @@ mod tests {
     fn a_certificate_for_another_key_is_refused() {
         let response = response(&DeviceKey::generate().unwrap());
         let key = DeviceKey::generate().unwrap();
-        let result = Credential::new(key, "acme.example".parse().unwrap(), None, response);
+        let result = Credential::new(key, "acme.example".parse().unwrap(), None, response, UnixSeconds(1));
         assert!(matches!(result, Err(CredentialError::OtherKey)));
     }
 

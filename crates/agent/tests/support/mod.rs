@@ -388,12 +388,20 @@ pub struct Extension {
     pub run: Uuid,
     pub unacknowledged: VecDeque<Record>,
     pub made: u64,
+    /// The minute of what is made.
+    pub minute: Minute,
     link: Option<(UnixStream, Frames)>,
 }
 
 impl Extension {
     pub fn new() -> Self {
-        Self { run: Uuid::new_v4(), unacknowledged: VecDeque::new(), made: 0, link: None }
+        Self {
+            run: Uuid::new_v4(),
+            unacknowledged: VecDeque::new(),
+            made: 0,
+            minute: now().minute(),
+            link: None,
+        }
     }
 
     /// Makes records, to be sent.
@@ -410,7 +418,7 @@ impl Extension {
                 reason: BlockReason::Budget,
                 cut: false,
             });
-            self.unacknowledged.push_back(Record { number: self.made, minute: Minute(29_000_000), body });
+            self.unacknowledged.push_back(Record { number: self.made, minute: self.minute, body });
         }
     }
 
