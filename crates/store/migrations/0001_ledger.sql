@@ -103,7 +103,7 @@ CREATE TABLE events (
 );
 
 -- The ledger: hourly sums, booked in the transaction that stores the events, with the
--- organisation and department of that moment. Cost is null where the service is unpriced.
+-- organisation and department of that moment. Tokens without a price add to tokens_unpriced, not to cost.
 CREATE TABLE usage_hourly (
     organisation_id TEXT NOT NULL,
     department_id TEXT NOT NULL, -- empty: none
