@@ -16,7 +16,7 @@ setup:
 # Figures, never a pass or a fail; docs/performance.md says what they mean.
 bench:
 	@scripts/setup test
-	cargo bench --workspace --locked
+	cargo bench --locked -p toktra-benches --bench hello
 
 fmt:
 	cargo fmt --all

@@ -55,6 +55,17 @@ impl Scene {
         command
     }
 
+    /// A client that connects to the provider's name and stays.
+    fn stay_connected(&self, port: u16) -> Child {
+        self.command("openssl")
+            .args(["s_client", "-quiet", "-servername", NAME, "-connect", &format!("127.0.0.1:{port}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("install the package `openssl`")
+    }
+
     fn curl(&self, name: &str, port: u16) -> Child {
         self.command("curl")
             .args(["-sk", "--noproxy", "*", "--max-time", "15", "-o", "/dev/null"])
@@ -274,14 +285,7 @@ fn a_block_ends_new_and_open_connections_at_once_and_is_recorded() {
     let scene = Scene::start(server.port);
     let mut agent = scene.accept();
     agent.seed(Seed::default());
-    let mut client = scene
-        .command("openssl")
-        .args(["s_client", "-quiet", "-servername", NAME, "-connect", &format!("127.0.0.1:{}", server.port)])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut client = scene.stay_connected(server.port);
     agent.until_health(|health| health.flows_metered == 1);
 
     let block = Block { reason: BlockReason::Budget, message: "spent".into(), providers: Vec::new() };
@@ -337,14 +341,7 @@ fn told_to_stop_it_sends_the_last_counts_and_detaches() {
     let mut scene = Scene::start(server.port);
     let mut agent = scene.accept();
     agent.seed(Seed::default());
-    let mut client = scene
-        .command("openssl")
-        .args(["s_client", "-quiet", "-servername", NAME, "-connect", &format!("127.0.0.1:{}", server.port)])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut client = scene.stay_connected(server.port);
     agent.until_health(|health| health.flows_metered == 1);
     scene.signal("TERM");
     let record = agent.record();
