@@ -76,6 +76,7 @@ impl Device {
                 hostname: format!("bench-{number}"),
                 platform: "linux".into(),
                 agent_version: "0".into(),
+                hardware: None,
             },
         };
         let anonymous = backend.client_config()?.with_no_client_auth();

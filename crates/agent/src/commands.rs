@@ -206,7 +206,7 @@ fn warn_of_skew(here: u64, there: u64) {
 fn status(places: &Places, json: bool) -> anyhow::Result<u8> {
     let (status, running) = match ask(places, &Ask::Status) {
         Ok(Answer::Status(status)) => (*status, true),
-        Ok(Answer::Refused { reason }) => anyhow::bail!(reason),
+        Ok(Answer::Refused { reason } | Answer::Done { message: reason }) => anyhow::bail!(reason),
         Err(_) => (status_at_rest(places), false),
     };
     if json {
@@ -275,7 +275,7 @@ fn flush(places: &Places) -> anyhow::Result<u8> {
                 Ok(0)
             }
         },
-        Ok(Answer::Refused { reason }) => {
+        Ok(Answer::Refused { reason } | Answer::Done { message: reason }) => {
             complain(format_args!("Not sent: {reason}"));
             Ok(FAILED)
         }

@@ -73,6 +73,7 @@ async fn answer(mut stream: UnixStream, board: &Board) -> anyhow::Result<()> {
         Ask::Status => Answer::Status(Box::new(board.status())),
         Ask::Flush if is_trusted(&stream) => flush(board).await,
         Ask::Flush => refused("only root may ask for a flush; run the command with sudo"),
+        Ask::Watch | Ask::RequestMore { .. } => refused("this version of the agent cannot do that yet"),
     };
     timeout(ASK_TIMEOUT, stream.write_all(&local::encode(&answer)?)).await??;
     Ok(())

@@ -93,6 +93,7 @@ fn request_body(token: &str, csr: &[u8]) -> Result<Bytes, EnrolError> {
         hostname: hostname(),
         platform: std::env::consts::OS.to_owned(),
         agent_version: crate::VERSION.to_owned(),
+        hardware: None,
     };
     let request = EnrolRequest { token: token.to_owned(), csr: STANDARD.encode(csr), device };
     let json = serde_json::to_vec(&request).map_err(anyhow::Error::from)?;

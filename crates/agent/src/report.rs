@@ -120,6 +120,8 @@ mod tests {
                 reason: BlockReason::Budget,
                 message: "Ask Ms Lee.".into(),
                 providers: vec!["openai".into()],
+                until: None,
+                budget: None,
             }),
             degraded: vec!["something".into()],
             ..Status::default()

@@ -18,6 +18,8 @@ fn over_budget(providers: &[&str], until: u64) -> Policy {
         reason: BlockReason::Budget,
         message: "over budget".into(),
         providers: providers.iter().map(|id| (*id).to_owned()).collect(),
+        until: None,
+        budget: None,
     };
     Policy { block: Some(block), block_until: Some(UnixSeconds(until)), ..Policy::default() }
 }

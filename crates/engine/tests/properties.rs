@@ -50,8 +50,13 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 fn policy(lock: bool, block: bool) -> Policy {
-    let budget =
-        Block { reason: BlockReason::Budget, message: String::new(), providers: vec!["openai".into()] };
+    let budget = Block {
+        reason: BlockReason::Budget,
+        message: String::new(),
+        providers: vec!["openai".into()],
+        until: None,
+        budget: None,
+    };
     Policy {
         lock: lock.then(|| Lock { message: String::new() }),
         block: block.then_some(budget),

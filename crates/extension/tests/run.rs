@@ -288,7 +288,13 @@ fn a_block_ends_new_and_open_connections_at_once_and_is_recorded() {
     let mut client = scene.stay_connected(server.port);
     agent.until_health(|health| health.flows_metered == 1);
 
-    let block = Block { reason: BlockReason::Budget, message: "spent".into(), providers: Vec::new() };
+    let block = Block {
+        reason: BlockReason::Budget,
+        message: "spent".into(),
+        providers: Vec::new(),
+        until: None,
+        budget: None,
+    };
     let until = toktra_protocol::UnixSeconds(u64::MAX);
     agent.seed(Seed { block: Some(block), block_until: Some(until), ..Seed::default() });
     wait(&mut client);
@@ -358,7 +364,13 @@ fn killed_it_leaves_the_network_working_and_nothing_attached() {
     let server = TlsServer::start();
     let mut scene = Scene::start(server.port);
     let mut agent = scene.accept();
-    let block = Block { reason: BlockReason::Lock, message: "locked".into(), providers: Vec::new() };
+    let block = Block {
+        reason: BlockReason::Lock,
+        message: "locked".into(),
+        providers: Vec::new(),
+        until: None,
+        budget: None,
+    };
     let until = toktra_protocol::UnixSeconds(u64::MAX);
     agent.seed(Seed { block: Some(block), block_until: Some(until), ..Seed::default() });
     agent.until_health(|health| health.degraded.is_empty());

@@ -94,6 +94,9 @@ mod tests {
             lock: None,
             block: None,
             flags: BTreeMap::new(),
+            budgets: Vec::new(),
+            counted: 0,
+            renew_before: None,
         }
     }
 

@@ -154,6 +154,9 @@ fn a_directives_signature_covers_its_context_and_every_byte() {
         lock: None,
         block: None,
         flags: std::collections::BTreeMap::new(),
+        budgets: Vec::new(),
+        counted: 0,
+        renew_before: None,
     };
     let mut signed = authority.directive().sign(&directive).unwrap();
     let key = STANDARD.decode(authority.directive().public_key()).unwrap();

@@ -107,6 +107,8 @@ mod tests {
                 reason: BlockReason::Budget,
                 message: "over budget".into(),
                 providers: providers.iter().map(|id| (*id).to_owned()).collect(),
+                until: None,
+                budget: None,
             }),
             block_until: Some(UNTIL),
             own_hosts: vec!["ingest.acme.example".into()],

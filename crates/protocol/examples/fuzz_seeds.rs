@@ -63,6 +63,9 @@ fn directives() -> Result<(), Box<dyn Error>> {
         lock: None,
         block: None,
         flags: BTreeMap::new(),
+        budgets: Vec::new(),
+        counted: 0,
+        renew_before: None,
     };
     write("directive", "plain", &serde_json::to_vec(&plain)?)?;
     let flags = BTreeMap::from([("FF_BUDGET_HARD_CAPS".to_owned(), true)]);
@@ -112,7 +115,13 @@ fn lock() -> Lock {
 }
 
 fn block() -> Block {
-    Block { reason: BlockReason::Provider, message: "Not here.".into(), providers: vec!["openai".into()] }
+    Block {
+        reason: BlockReason::Provider,
+        message: "Not here.".into(),
+        providers: vec!["openai".into()],
+        until: None,
+        budget: None,
+    }
 }
 
 fn frame(message: &impl Serialize) -> Result<Vec<u8>, local::FrameError> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Budget;
 use crate::{DeviceId, UnixSeconds};
 
 /// The document before it is signed.
@@ -24,7 +25,20 @@ pub struct Directive {
     pub block: Option<Block>,
     /// Feature flags, for example `FF_BUDGET_HARD_CAPS`.
     pub flags: BTreeMap<String, bool>,
+    /// The budgets that apply to the device, the one with least left first. For display, and for
+    /// the device's own count while it cannot reach the backend.
+    #[serde(default)]
+    pub budgets: Vec<Budget>,
+    /// The highest event of the device that `budgets` count; what the device recorded beyond, it adds itself.
+    #[serde(default)]
+    pub counted: u64,
+    /// A device certificate that began before this is to be renewed now and not when its time comes.
+    #[serde(default)]
+    pub renew_before: Option<UnixSeconds>,
 }
+
+/// Name of the flag without which no budget blocks anything.
+pub const FF_BUDGET_HARD_CAPS: &str = "FF_BUDGET_HARD_CAPS";
 
 /// An administrator's lock: every provider is blocked until it is lifted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +56,12 @@ pub struct Block {
     pub message: String,
     /// Providers' identifiers in the catalogue; empty means every provider.
     pub providers: Vec<String>,
+    /// When it ends by itself, by the backend's clock: of a budget, the end of its period.
+    #[serde(default)]
+    pub until: Option<UnixSeconds>,
+    /// The budget whose cap was passed, by its identifier.
+    #[serde(default)]
+    pub budget: Option<String>,
 }
 
 /// Why a connection is blocked.

@@ -5,6 +5,7 @@
 //! numbers, a time finer than a minute, a payload byte, or a path, query or header; the
 //! types leave no place for them. Everything that is decoded has a limit.
 
+pub mod budget;
 pub mod codec;
 pub mod directive;
 pub mod domain;
@@ -14,6 +15,7 @@ pub mod local;
 pub mod problem;
 mod time;
 
+pub use budget::Budget;
 pub use codec::{Ack, Batch};
 pub use directive::{Block, BlockReason, Directive, Lock, SignedDirective};
 pub use domain::ToktraDomain;

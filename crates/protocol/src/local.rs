@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Block, DeviceId, EventBody, Lock, Minute, UnixSeconds};
+use crate::{Block, Budget, Code, DeviceId, EventBody, Lock, Minute, UnixSeconds};
 
 /// Version of these messages; peers of another version are refused with a clear error.
 pub const VERSION: u32 = 1;
@@ -135,6 +135,15 @@ pub enum Ask {
     Status,
     /// Send what waits, now, and answer when it is acknowledged or has failed. Root only.
     Flush,
+    /// Everyone may: an [`Answer::Status`] now and at every change, until the connection ends.
+    Watch,
+    /// Everyone may: ask an administrator to exempt this device from a budget for a while.
+    RequestMore {
+        /// [`Budget::id`]; the one with least left if it is left out.
+        budget: Option<String>,
+        /// Why, in the user's words.
+        reason: String,
+    },
 }
 
 /// What the agent answers.
@@ -143,6 +152,11 @@ pub enum Ask {
 pub enum Answer {
     /// To [`Ask::Status`], and to [`Ask::Flush`] after it.
     Status(Box<Status>),
+    /// Done; what comes of it, in words.
+    Done {
+        /// For the user.
+        message: String,
+    },
     /// Not done, and why.
     Refused {
         /// What to do next.
@@ -189,6 +203,52 @@ pub struct Status {
     pub health: Option<Health>,
     /// What is not as it should be, in words.
     pub degraded: Vec<String>,
+    /// Where the device's identity stands.
+    #[serde(default)]
+    pub identity: Identity,
+    /// The budgets that apply, the device's own count since the directive added, least left first.
+    #[serde(default)]
+    pub budgets: Vec<Budget>,
+    /// When the block in force ends by itself, by the device's clock.
+    #[serde(default)]
+    pub block_until: Option<UnixSeconds>,
+    /// A hard cap was in force, but the backend has been out of reach for so long that it was opened.
+    #[serde(default)]
+    pub cap_opened: bool,
+}
+
+/// Where the device's identity stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// What is going on.
+    pub phase: IdentityPhase,
+    /// When the certificate is to be renewed, by the device's clock.
+    pub renews_at: Option<UnixSeconds>,
+    /// Why the backend refused last, if it did.
+    pub refused: Option<Code>,
+    /// By how much the device's clock is ahead of the backend's (negative: behind), in seconds.
+    pub clock_ahead_s: i64,
+}
+
+/// What is going on with a device's identity. Drawn in `docs/identity.md`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdentityPhase {
+    /// No credential, and nobody has asked for one.
+    #[default]
+    Unenrolled,
+    /// Asked for; an administrator has yet to approve.
+    Pending,
+    /// All is well.
+    Enrolled,
+    /// It is time for a new certificate; the old one still serves.
+    Renewing,
+    /// The certificate has expired; the device recovers with its old key.
+    Recovering,
+    /// An administrator revoked the device. Nothing is sent; what waits is kept.
+    Revoked,
+    /// The backend does not know the device, or will not let it recover: enrol it again.
+    Lost,
 }
 
 /// Why bytes are not a frame.

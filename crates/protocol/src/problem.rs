@@ -96,12 +96,26 @@ codes! {
     Revoked, "revoked", 403, "The device was revoked";
     /// The certificate is good, but the backend knows no such device.
     UnknownDevice, "unknown_device", 403, "The device is not known";
-    /// The certificate's time is over, or has not come.
-    CertificateExpired, "certificate_expired", 403, "The device certificate is outside its validity";
+    /// The certificate's time is over: renew with it, which recovers the device.
+    CertificateExpired, "certificate_expired", 403, "The device certificate has expired";
+    /// The certificate's time has not come: the device's clock or the server's is wrong.
+    ClockSkew, "clock_skew", 403, "The clocks of device and server disagree";
+    /// A newer certificate of this device is in use; two machines may hold one identity.
+    CertificateSuperseded, "certificate_superseded", 403, "The device certificate was superseded";
+    /// The certificate expired too long ago, or recovered too often.
+    RecoveryClosed, "recovery_closed", 403, "The device can no longer recover by itself";
+    /// The key has a certificate already, or had one.
+    KeyUsed, "key_used", 403, "The key was certified before";
+    /// An administrator has yet to approve the device.
+    Pending, "pending", 403, "The device awaits approval";
+    /// An administrator refused the device.
+    Denied, "denied", 403, "The device was not approved";
     /// No such token, or another organisation's.
     TokenUnknown, "token_unknown", 403, "The enrolment token is not known";
     /// The token was used before.
     TokenUsed, "token_used", 403, "The enrolment token was used before";
+    /// The token was withdrawn, or enrolled as many devices as it may.
+    TokenClosed, "token_closed", 403, "The enrolment token takes no more devices";
     /// The token's time is over.
     TokenExpired, "token_expired", 403, "The enrolment token has expired";
     /// Sign in first.

@@ -83,6 +83,9 @@ fn document(app: &App, id: DeviceId, device: &Device) -> Directive {
         lock: device.lock_message.clone().map(|message| Lock { message }),
         block: device.block(),
         flags: BTreeMap::new(),
+        budgets: Vec::new(),
+        counted: u64::try_from(device.acknowledged_sequence).unwrap_or_default(),
+        renew_before: None,
     }
 }
 

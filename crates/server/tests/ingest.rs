@@ -281,6 +281,8 @@ async fn a_departments_block_reaches_its_devices_and_those_that_enrol_later() {
         reason: toktra_protocol::BlockReason::Budget,
         message: "Over budget.".into(),
         providers: vec!["openai".into(), "anthropic".into()],
+        until: None,
+        budget: None,
     };
     let (store, now) = (&backend.app.store, backend.app.clock.now());
     let count = devices::set_department_block(store, &backend.department, Some(&block), "test", now).await;

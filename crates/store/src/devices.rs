@@ -73,6 +73,8 @@ impl Device {
             reason,
             message: self.block_message.clone().unwrap_or_default(),
             providers: providers.split(',').filter(|id| !id.is_empty()).map(str::to_owned).collect(),
+            until: None,
+            budget: None,
         })
     }
 }

@@ -47,8 +47,12 @@ impl Fixture {
 
     async fn enrol(&self, hash: &str, now: UnixSeconds) -> Result<DeviceId, EnrolError> {
         let device = DeviceId::new_v4();
-        let description =
-            DeviceDescription { hostname: "h".into(), platform: "linux".into(), agent_version: "1".into() };
+        let description = DeviceDescription {
+            hostname: "h".into(),
+            platform: "linux".into(),
+            agent_version: "1".into(),
+            hardware: None,
+        };
         let certificate = NewCertificate {
             serial: device.to_string(),
             issuer: "i".into(),

@@ -231,6 +231,9 @@ impl Backend {
             lock: books.lock.clone(),
             block: None,
             flags: BTreeMap::new(),
+            budgets: Vec::new(),
+            counted: 0,
+            renew_before: None,
         };
         let payload = serde_json::to_string(&directive).unwrap();
         let mut signed = SignedDirective { payload, signature: String::new() };

@@ -64,7 +64,7 @@ pub async fn department(store: &Store, command: Department) -> anyhow::Result<()
         Department::Block { name, message, providers, within } => {
             check_message(&message)?;
             check_providers(&providers)?;
-            let block = Block { reason: BlockReason::Budget, message, providers };
+            let block = Block { reason: BlockReason::Budget, message, providers, until: None, budget: None };
             set_block(store, &within, &name, Some(&block)).await
         }
         Department::Unblock { name, within } => set_block(store, &within, &name, None).await,

@@ -98,6 +98,7 @@ pub async fn device(
         hostname: hostname.to_owned(),
         platform: platform.to_owned(),
         agent_version: "0.1.0".to_owned(),
+        hardware: None,
     };
     let certificate = NewCertificate {
         serial: uuid::Uuid::new_v4().simple().to_string(),
@@ -172,7 +173,13 @@ pub async fn month(store: &Store, organisation: &Organisation, now: UnixSeconds)
         book(&ledger, id, month_of(index as u64, weight, now)).await;
         ids.push(id);
     }
-    let block = Block { reason: BlockReason::Budget, message: "Budget".to_owned(), providers: vec![] };
+    let block = Block {
+        reason: BlockReason::Budget,
+        message: "Budget".to_owned(),
+        providers: vec![],
+        until: None,
+        budget: None,
+    };
     devices::set_department_block(store, &departments[2], Some(&block), "test", now).await.unwrap();
     devices::set_lock(store, ids[7], Some("Lost"), "test", now).await.unwrap();
     devices::revoke(store, ids[8], "test", now).await.unwrap();

@@ -186,6 +186,7 @@ pub fn enrol_request(token: &str, csr: &[u8]) -> EnrolRequest {
             hostname: "laptop".into(),
             platform: "linux".into(),
             agent_version: "0.1.0".into(),
+            hardware: None,
         },
     }
 }
