@@ -114,7 +114,7 @@ mod tests {
         for (serial, until) in [("01", "10"), ("02", "30"), ("03", "20")] {
             house
                 .write(
-                    "INSERT INTO certificates VALUES ($1, 'd1', 'i', 0, CAST($2 AS BIGINT), '')",
+                    "INSERT INTO certificates (serial, device_id, issuer, not_before, not_after, der) VALUES ($1, 'd1', 'i', 0, CAST($2 AS BIGINT), '')",
                     &[serial, until],
                 )
                 .await;

@@ -27,7 +27,9 @@ pub(crate) async fn house() -> House {
     let store = Store::open(&directory.path().join("toktra.db")).await.expect("a database");
     let house = House { store, _directory: directory };
     for (organisation, department, device) in [("o1", "g1", "d1"), ("o2", "g2", "d2")] {
-        house.write("INSERT INTO organisations VALUES ($1, $1, 0)", &[organisation]).await;
+        house
+            .write("INSERT INTO organisations (id, name, created_at) VALUES ($1, $1, 0)", &[organisation])
+            .await;
         house
             .write(
                 "INSERT INTO departments (id, organisation_id, name, created_at)
