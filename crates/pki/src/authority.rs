@@ -82,6 +82,8 @@ pub struct DeviceCertificate {
     pub chain_pem: String,
     /// Hexadecimal.
     pub serial: String,
+    /// Key identifier of the intermediate that issued it, hexadecimal.
+    pub issuer: String,
     /// Start of its validity.
     pub not_before: UnixSeconds,
     /// End of its validity.
@@ -183,6 +185,7 @@ impl Authority {
             chain_pem: certificate.pem() + &self.devices.pem,
             der: certificate.into(),
             serial: hexadecimal(serial.as_ref()),
+            issuer: self.devices.id.clone(),
             not_before,
             not_after,
         })

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use toktra_pki::Authority;
 use toktra_protocol::{ToktraDomain, UnixSeconds};
@@ -21,8 +22,8 @@ pub struct App {
     pub store: Store,
     /// Where batches are booked.
     pub ledger: Ledger,
-    /// Issues certificates and signs directives.
-    pub authority: Authority,
+    /// Issues certificates and signs directives; another takes its place when a rotation goes on.
+    authority: ArcSwap<Authority>,
     /// The domain that the three hosts live under.
     pub domain: ToktraDomain,
     /// The devices' standing in memory.
@@ -48,13 +49,18 @@ impl App {
         Ok(Arc::new(Self {
             store,
             ledger,
-            authority,
+            authority: ArcSwap::from_pointee(authority),
             domain,
             roster: Roster::default(),
             refusals: Refusals::default(),
             clock,
             stop: watch::Sender::new(false),
         }))
+    }
+
+    /// The authority of this moment; take it once for what belongs together.
+    pub fn authority(&self) -> Arc<Authority> {
+        self.authority.load_full()
     }
 }
 

@@ -55,7 +55,7 @@ pub async fn directive(
         return Err(revoked());
     }
     let directive = document(&app, caller.identity.device, &device);
-    app.authority.directive().sign(&directive).map(Json).map_err(|error| Refusal::internal(&error))
+    app.authority().directive().sign(&directive).map(Json).map_err(|error| Refusal::internal(&error))
 }
 
 async fn newer(app: &App, caller: &Caller, after: u64) -> Result<Arc<Device>, Refusal> {

@@ -96,10 +96,10 @@ async fn issue(
     let bound =
         enrolment::enrol(&app.store, &token_hash(&request.token), device, &request.device, now, |bound| {
             let organisation = bound.organisation_id.parse()?;
-            let certificate = app.authority.issue_device(&csr, organisation, device, now)?;
+            let certificate = app.authority().issue_device(&csr, organisation, device, now)?;
             let row = NewCertificate {
                 serial: certificate.serial.clone(),
-                issuer: app.authority.issuer_id().to_owned(),
+                issuer: certificate.issuer.clone(),
                 not_before: certificate.not_before,
                 not_after: certificate.not_after,
                 der: STANDARD.encode(&certificate.der),
@@ -117,7 +117,7 @@ async fn issue(
         organisation: bound.organisation,
         department: bound.department,
         certificate_chain: certificate.chain_pem,
-        directive_key: app.authority.directive().public_key(),
+        directive_key: app.authority().directive().public_key(),
         server_time: now,
     })
 }

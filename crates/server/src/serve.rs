@@ -72,7 +72,7 @@ pub struct Server {
 impl Server {
     /// Binds the address and makes the hosts' certificates.
     pub async fn bind(app: SharedApp, address: SocketAddr) -> anyhow::Result<Self> {
-        let configurations = Configurations::new(&app.authority, &app.domain, app.clock.now())?;
+        let configurations = Configurations::new(&app.authority(), &app.domain, app.clock.now())?;
         app.roster.refresh(&app.store).await?;
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
@@ -153,7 +153,7 @@ async fn connection(
         return;
     };
     let certificates = stream.get_ref().1.peer_certificates();
-    let who = Who::of(certificates, server.app.authority.trust());
+    let who = Who::of(certificates, server.app.authority().trust());
     let Some(_strangers_place) = server.places.of(&who) else { return };
     let peer = Peer { address, who };
     serve(stream, server.router(host), peer, server.app.stop.subscribe()).await;
@@ -253,7 +253,7 @@ async fn renew(server: Arc<Server>) {
     let app = &server.app;
     loop {
         tokio::time::sleep(RENEW_EVERY).await;
-        match Configurations::new(&app.authority, &app.domain, app.clock.now()) {
+        match Configurations::new(&app.authority(), &app.domain, app.clock.now()) {
             Ok(configurations) => server.configurations.store(Arc::new(configurations)),
             Err(error) => tracing::error!("The server's certificates could not be renewed: {error:#}."),
         }

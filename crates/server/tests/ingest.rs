@@ -19,6 +19,7 @@ use toktra_protocol::codec::{COMPRESSED_LIMIT, EVENTS_LIMIT};
 use toktra_protocol::{Batch, Code, DeviceId, Directive, Estimate, SignedDirective, UnixSeconds};
 use toktra_store::enrolment::NewCertificate;
 use toktra_store::ledger::{Cost, Tariff};
+use toktra_store::price_mix::Share;
 use toktra_store::{Ledger, devices};
 
 #[tokio::test]
@@ -140,7 +141,7 @@ async fn device_at(backend: &Backend, at: UnixSeconds, booked: bool) -> Device {
     let csr = VerifiedCsr::from_der(&key.csr()).unwrap();
     let id = DeviceId::new_v4();
     let organisation = backend.organisation.id.parse().unwrap();
-    let made = backend.app.authority.issue_device(&csr, organisation, id, at).unwrap();
+    let made = backend.app.authority().issue_device(&csr, organisation, id, at).unwrap();
     if booked {
         let token = backend.token().await;
         let hash = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
@@ -148,7 +149,7 @@ async fn device_at(backend: &Backend, at: UnixSeconds, booked: bool) -> Device {
         let description = support::enrol_request("", &[]).device;
         let row = NewCertificate {
             serial: made.serial.clone(),
-            issuer: backend.app.authority.issuer_id().to_owned(),
+            issuer: backend.app.authority().issuer_id().to_owned(),
             not_before: made.not_before,
             not_after: made.not_after,
             der: STANDARD.encode(&made.der),
@@ -171,7 +172,7 @@ async fn device_at(backend: &Backend, at: UnixSeconds, booked: bool) -> Device {
 #[tokio::test]
 async fn a_certificate_of_the_server_ca_is_no_devices() {
     let backend = Backend::start().await;
-    let server = backend.app.authority.issue_server(INGEST, backend.app.clock.now()).unwrap();
+    let server = backend.app.authority().issue_server(INGEST, backend.app.clock.now()).unwrap();
     let config = backend.trusting().with_client_auth_cert(server.chain, server.key).unwrap();
     let mut client = Client::connect(backend.address, INGEST, config).await;
     assert_eq!(client.book([1]).await, Err(Code::CertificateRequired));
@@ -349,7 +350,7 @@ struct Faulty;
 
 impl Tariff for Faulty {
     #[allow(clippy::panic, reason = "the fault that is tested")]
-    fn cost(&self, _: &str, _: UnixSeconds, _: Estimate, _: Estimate) -> Option<Cost> {
+    fn cost(&self, _: &[Share], _: &str, _: UnixSeconds, _: Estimate, _: Estimate) -> Option<Cost> {
         panic!("a fault in the ledger")
     }
 }
