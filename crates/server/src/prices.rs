@@ -3,6 +3,7 @@
 use toktra_catalog::{Catalog, Tokens};
 use toktra_protocol::{Estimate, UnixSeconds};
 use toktra_store::ledger::{Cost, Tariff};
+use toktra_store::price_mix::Share;
 
 /// Prices of the catalogue that is compiled in.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +12,7 @@ pub struct CatalogPrices;
 impl Tariff for CatalogPrices {
     fn cost(
         &self,
+        _mix: &[Share],
         service: &str,
         at: UnixSeconds,
         tokens_in: Estimate,

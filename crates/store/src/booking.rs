@@ -14,6 +14,7 @@ use sqlx::{AssertSqlSafe, Sqlite, Transaction};
 use toktra_protocol::{Ack, BlockReason, DeviceId, Estimate, Event, EventBody, NameSource, UnixSeconds};
 
 use crate::ledger::{BookError, Cost, Entry, Sighting, Tariff};
+use crate::price_mix::Declared;
 use crate::{StoreError, column, note_change};
 
 /// Largest sum in a row: 17.6 TB, or 17.6 million dollars, an hour.
@@ -27,6 +28,8 @@ pub(crate) async fn book(
     entries: &[Entry],
 ) -> Result<Vec<Result<Ack, BookError>>, StoreError> {
     let mut positions = positions(transaction, entries).await?;
+    let organisations = positions.values().map(|position| &*position.organisation);
+    let declared = Declared::read(transaction, organisations).await?;
     let mut answers = Vec::with_capacity(entries.len());
     let mut rows = Vec::new();
     let mut sums = BTreeMap::new();
@@ -39,7 +42,7 @@ pub(crate) async fn book(
         if let Ok(fresh) = &answer {
             for event in fresh.events {
                 rows.push((position.id.clone(), event));
-                add(&mut sums, tariff, position, event);
+                add(&mut sums, (tariff, &declared), position, event);
             }
         }
         answers.push(answer.map(|fresh| fresh.ack));
@@ -316,7 +319,7 @@ type Sums = [i64; SUMS.len()];
 
 fn add<'a>(
     sums: &mut BTreeMap<Account<'a>, Sums>,
-    tariff: &dyn Tariff,
+    prices: (&dyn Tariff, &Declared),
     position: &Position,
     event: &'a Event,
 ) {
@@ -338,12 +341,16 @@ fn add<'a>(
         service,
     };
     let sums = sums.entry(account).or_insert([0; SUMS.len()]);
-    for (sum, number) in sums.iter_mut().zip(contribution(tariff, event)) {
+    for (sum, number) in sums.iter_mut().zip(contribution(prices, &position.organisation, event)) {
         *sum = sum.saturating_add(column(number)).min(SUM_LIMIT);
     }
 }
 
-fn contribution(tariff: &dyn Tariff, event: &Event) -> [u64; SUMS.len()] {
+fn contribution(
+    (tariff, declared): (&dyn Tariff, &Declared),
+    organisation: &str,
+    event: &Event,
+) -> [u64; SUMS.len()] {
     let EventBody::Usage(usage) = &event.body else {
         let mut blocked = [0; SUMS.len()];
         blocked[0] = 1;
@@ -351,7 +358,8 @@ fn contribution(tariff: &dyn Tariff, event: &Event) -> [u64; SUMS.len()] {
         return blocked;
     };
     let (tokens_in, tokens_out) = (usage.tokens_in, usage.tokens_out);
-    let cost = tariff.cost(&usage.service, event.minute.start(), tokens_in, tokens_out);
+    let mix = declared.shares(organisation, &usage.service);
+    let cost = tariff.cost(mix, &usage.service, event.minute.start(), tokens_in, tokens_out);
     let unpriced = if cost.is_some() { 0 } else { tokens_in.point.saturating_add(tokens_out.point) };
     let cost = cost.unwrap_or(Cost::default());
     [

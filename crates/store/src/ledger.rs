@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use toktra_protocol::{Ack, Batch, DeviceId, Estimate, UnixSeconds};
 
+use crate::price_mix::Share;
 use crate::{Store, StoreError, booking};
 
 /// Most events that wait for a transaction, over all devices.
@@ -62,9 +63,16 @@ pub struct Cost {
 
 /// Prices of services. The catalogue has the real ones.
 pub trait Tariff: Send + Sync {
-    /// What these tokens cost at that time; `None` where the service has no price.
-    fn cost(&self, service: &str, at: UnixSeconds, tokens_in: Estimate, tokens_out: Estimate)
-    -> Option<Cost>;
+    /// What these tokens cost at that time; `None` where the service has no price. `mix` is what the
+    /// organisation declared of the service's models, empty where it declared nothing.
+    fn cost(
+        &self,
+        mix: &[Share],
+        service: &str,
+        at: UnixSeconds,
+        tokens_in: Estimate,
+        tokens_out: Estimate,
+    ) -> Option<Cost>;
 }
 
 pub(crate) struct Entry {

@@ -18,6 +18,7 @@ pub mod enrolment;
 pub mod events;
 pub mod fleet;
 pub mod ledger;
+pub mod price_mix;
 pub mod reports;
 
 mod booking;

@@ -11,6 +11,7 @@ use toktra_protocol::{
 use toktra_store::directory::{self, Organisation};
 use toktra_store::enrolment::{self, EnrolError, Grant, NewCertificate};
 use toktra_store::ledger::{BookError, Cost, Tariff, WAITING_EVENTS_LIMIT};
+use toktra_store::price_mix::Share;
 use toktra_store::{Ledger, Store, StoreError, devices};
 
 const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
@@ -19,7 +20,14 @@ const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 struct Simple;
 
 impl Tariff for Simple {
-    fn cost(&self, service: &str, _at: UnixSeconds, sent: Estimate, received: Estimate) -> Option<Cost> {
+    fn cost(
+        &self,
+        _: &[Share],
+        service: &str,
+        _: UnixSeconds,
+        sent: Estimate,
+        received: Estimate,
+    ) -> Option<Cost> {
         let sum = sent.plus(received);
         (service != "free-service").then_some(Cost {
             low_micros: sum.low,

@@ -12,6 +12,7 @@ use toktra_store::directory::{
 };
 use toktra_store::enrolment::{self, Grant, NewCertificate};
 use toktra_store::ledger::{Cost, Ledger, Tariff};
+use toktra_store::price_mix::Share;
 use toktra_store::{Store, accounts, devices};
 
 pub const NAME: &str = "ada";
@@ -54,7 +55,14 @@ const MACHINES: [(&str, &str, usize, u64); 12] = [
 struct Prices;
 
 impl Tariff for Prices {
-    fn cost(&self, service: &str, _: UnixSeconds, tokens_in: Estimate, tokens_out: Estimate) -> Option<Cost> {
+    fn cost(
+        &self,
+        _: &[Share],
+        service: &str,
+        _: UnixSeconds,
+        tokens_in: Estimate,
+        tokens_out: Estimate,
+    ) -> Option<Cost> {
         let (_, input, output) = PRICES.iter().find(|(name, ..)| *name == service)?;
         let cost = |tokens_in: u64, tokens_out: u64| (tokens_in * input + tokens_out * output) / 1_000_000;
         Some(Cost {
