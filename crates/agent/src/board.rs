@@ -9,6 +9,7 @@ use toktra_protocol::local::{Health, Seed, Status, VERSION};
 use toktra_protocol::{Directive, ToktraDomain, UnixSeconds};
 
 use crate::clock::Clock;
+use crate::exemption::ExemptionAsk;
 use crate::spooler::Counts;
 
 /// A clock that is off by more, in seconds, is reported.
@@ -73,6 +74,7 @@ struct Facts {
     health: Option<Health>,
     counts: Option<watch::Receiver<Counts>>,
     flush: Option<mpsc::Sender<FlushAsk>>,
+    exemptions: Option<mpsc::Sender<ExemptionAsk>>,
 }
 
 /// The board.
@@ -167,6 +169,16 @@ impl Board {
     /// Where to ask for a flush; none when there is nobody to send to.
     pub fn flush(&self) -> Option<mpsc::Sender<FlushAsk>> {
         self.facts().flush.clone()
+    }
+
+    /// Who passes requests for more on, in this session.
+    pub fn set_exemptions(&self, exemptions: mpsc::Sender<ExemptionAsk>) {
+        self.facts().exemptions = Some(exemptions);
+    }
+
+    /// Where to ask for more; none when there is nobody to ask.
+    pub fn exemptions(&self) -> Option<mpsc::Sender<ExemptionAsk>> {
+        self.facts().exemptions.clone()
     }
 
     /// What an extension must know.

@@ -25,7 +25,7 @@ use crate::dial::Host;
 use crate::directives::Follower;
 use crate::spooler::Spooler;
 use crate::uplink::Sender;
-use crate::{control, extension};
+use crate::{control, exemption, extension};
 
 /// How often the credential's file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -133,6 +133,7 @@ async fn session(
     let mut tasks = JoinSet::new();
     tasks.spawn(Follower::new(host(), credential, Arc::clone(store), Arc::clone(board)).run());
     tasks.spawn(Sender::new(host(), spooler.clone(), Arc::clone(board), asks).run());
+    tasks.spawn(exemption::pass_on(host(), Arc::clone(board)));
     tasks.spawn(extension::serve(listener, spooler, Arc::clone(board), enrolled.enrolled_at.minute()));
     changed.await;
     tracing::info!("The credential has changed.");

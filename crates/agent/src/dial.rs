@@ -183,7 +183,7 @@ impl Host {
     fn judge(&self, response: &Response<Bytes>) -> Result<Answer, DialError> {
         let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let date = text(header::DATE).and_then(|value| httpdate::parse_http_date(value).ok());
-        if response.status() == StatusCode::OK {
+        if matches!(response.status(), StatusCode::OK | StatusCode::NO_CONTENT) {
             return Ok(Answer { body: response.body().clone(), date });
         }
         let retry_after = text(header::RETRY_AFTER)

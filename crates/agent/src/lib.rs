@@ -19,6 +19,7 @@ pub mod daemon;
 pub mod dial;
 pub mod directives;
 pub mod enrolment;
+pub mod exemption;
 pub mod extension;
 pub mod report;
 pub mod spooler;
