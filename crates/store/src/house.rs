@@ -5,10 +5,15 @@ use crate::Store;
 /// A database with two organisations, each of one department with one device.
 pub(crate) struct House {
     pub(crate) store: Store,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl House {
+    /// The database's file.
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        self.directory.path().join("toktra.db")
+    }
+
     /// Writes rows that other rooms would; `parameters` are bound as texts.
     pub(crate) async fn write(&self, sql: &'static str, parameters: &[&str]) {
         let mut transaction = self.store.begin().await.expect("a transaction");
@@ -25,7 +30,7 @@ impl House {
 pub(crate) async fn house() -> House {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Store::open(&directory.path().join("toktra.db")).await.expect("a database");
-    let house = House { store, _directory: directory };
+    let house = House { store, directory };
     for (organisation, department, device) in [("o1", "g1", "d1"), ("o2", "g2", "d2")] {
         house
             .write("INSERT INTO organisations (id, name, created_at) VALUES ($1, $1, 0)", &[organisation])

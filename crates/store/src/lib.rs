@@ -18,6 +18,7 @@ pub mod enrolment;
 pub mod events;
 pub mod fleet;
 pub mod ledger;
+pub mod period;
 pub mod price_mix;
 pub mod reports;
 
@@ -97,7 +98,9 @@ impl Store {
         let options = options.read_only(true);
         let reader = reading(READERS).connect_with(options.clone()).await?;
         let reporter = reading(REPORTERS).connect_lazy_with(options);
-        Ok(Self { reader, reporter, writer })
+        let store = Self { reader, reporter, writer };
+        audit::begin_chain(&store).await?;
+        Ok(store)
     }
 
     /// Connections that can only read; they never wait for the writer.
