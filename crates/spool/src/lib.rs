@@ -55,6 +55,7 @@
 mod batch;
 mod frame;
 mod segment;
+mod spent;
 mod state;
 
 use std::fs::File;
@@ -70,6 +71,7 @@ use uuid::Uuid;
 use batch::Entry;
 use frame::{Frame, Reader};
 use segment::Segment;
+pub use spent::Spent;
 pub use state::Owner;
 use state::State;
 
@@ -130,6 +132,7 @@ pub struct Spool {
     active: Option<File>,
     next_id: u64,
     state: State,
+    spent: spent::Ledger,
     _lock: File,
 }
 
@@ -155,6 +158,7 @@ impl Spool {
             active: None,
             next_id,
             state: State::default(),
+            spent: spent::Ledger::default(),
             _lock: lock,
         };
         spool.replay(&ids);
@@ -200,7 +204,9 @@ impl Spool {
         state.acknowledged = up_to;
         state.void.retain(|&index| index >= state.cursor);
         state.skip_to(state.resume);
+        let before = self.state.clone();
         self.commit(&[Frame::Mark(state)], false)?;
+        self.spent.acknowledge(&before, &self.state);
         self.remove_dead()
     }
 
@@ -246,6 +252,17 @@ impl Spool {
         self.state.dropped
     }
 
+    /// What the events have spent that wait, or that were acknowledged since the spool was opened and
+    /// not [forgotten](Self::forget_spent).
+    pub fn spent(&mut self) -> Vec<Spent> {
+        self.spent.list(&self.state)
+    }
+
+    /// Forgets what the events up to this number have spent; the backend tells.
+    pub fn forget_spent(&mut self, counted: u64) {
+        self.spent.forget(counted);
+    }
+
     /// Length of all segments, in bytes.
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.len).sum()
@@ -263,6 +280,7 @@ impl Spool {
                     first.get_or_insert(index);
                 }
                 self.state.apply(&frame);
+                self.spent.note(&frame);
             }
             let first = first.unwrap_or(self.state.next);
             self.segments.push(Segment { id, first, len: bytes.len() as u64 });
@@ -288,6 +306,7 @@ impl Spool {
             state.skip_to(self.state.next);
         }
         self.commit(&[Frame::Mark(state)], true)?;
+        self.spent.forget(u64::MAX);
         self.remove_dead()
     }
 
@@ -365,6 +384,7 @@ impl Spool {
         segment.len += bytes.len() as u64;
         for frame in frames {
             self.state.apply(frame);
+            self.spent.note(frame);
         }
         Ok(())
     }
