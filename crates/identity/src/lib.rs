@@ -10,6 +10,7 @@
 mod credential;
 mod directive;
 mod key;
+pub mod life;
 mod private_file;
 mod store;
 
