@@ -10,8 +10,15 @@ use std::process::Command;
 
 use serde_json::Value;
 
-const CORES: [&str; 6] =
-    ["toktra-hello", "toktra-catalog", "toktra-meter", "toktra-policy", "toktra-engine", "toktra-protocol"];
+const CORES: [&str; 7] = [
+    "toktra-hello",
+    "toktra-catalog",
+    "toktra-meter",
+    "toktra-policy",
+    "toktra-engine",
+    "toktra-protocol",
+    "toktra-menu",
+];
 const ADAPTERS: [&str; 2] = ["toktra-capture-linux", "toktra-capture-pcap"];
 const RUNTIMES: [&str; 5] = ["tokio", "sqlx", "hyper", "axum", "rustls"];
 

@@ -1,0 +1,342 @@
+//! The items from top to bottom, and the lines of the tooltip.
+
+use toktra_protocol::local::Status;
+use toktra_protocol::{Budget, UnixSeconds};
+
+use crate::state::{block_in_force, directive_age_s};
+use crate::words::{self, MESSAGE_LIMIT, NAME_LIMIT};
+use crate::{PersonalMode, PrivacyHours, Situation};
+
+/// Budgets beyond the first that are shown.
+const OTHERS_LIMIT: usize = 8;
+/// Lines of what is not as it should be that are shown.
+const WRONG_LIMIT: usize = 8;
+
+/// What a click asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask the user for a reason, then an administrator for more of a budget.
+    RequestMore {
+        /// The budget's identifier.
+        budget: String,
+    },
+}
+
+/// One item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// Words that cannot be clicked.
+    Line(String),
+    /// What a click does.
+    Command {
+        /// Its words.
+        label: String,
+        /// What a click asks for.
+        action: Action,
+    },
+    /// Items of its own.
+    Submenu {
+        /// Its words.
+        label: String,
+        /// What is in it.
+        items: Vec<Item>,
+    },
+    /// A line between groups.
+    Separator,
+}
+
+impl Item {
+    /// Its words; of a separator, none.
+    pub fn label(&self) -> &str {
+        match self {
+            Item::Line(label) | Item::Command { label, .. } | Item::Submenu { label, .. } => label,
+            Item::Separator => "",
+        }
+    }
+}
+
+/// The items from top to bottom.
+pub fn items(headline: &str, situation: &Situation<'_>) -> Vec<Item> {
+    let mut items = vec![Item::Line(headline.to_owned())];
+    items.extend(why(situation).into_iter().map(Item::Line));
+    items.push(Item::Separator);
+    items.extend(budgets(situation));
+    items.push(Item::Separator);
+    items.push(Item::Line(privacy_hours(situation)));
+    items.push(Item::Line("Configure Schedule… (not in this version)".to_owned()));
+    items.push(Item::Line(personal_mode(situation.personal)));
+    items.push(Item::Separator);
+    items.push(Item::Submenu { label: "What is recorded".to_owned(), items: recorded(situation.status) });
+    items.push(Item::Submenu { label: "Status".to_owned(), items: status(situation) });
+    items.push(Item::Submenu { label: "About".to_owned(), items: about(situation.status) });
+    items
+}
+
+/// What the headline has no room for.
+fn why(situation: &Situation<'_>) -> Vec<String> {
+    let Some(status) = situation.status else {
+        return vec!["Start it: systemctl start toktra-agent".to_owned()];
+    };
+    let mut why = Vec::new();
+    if let Some(lock) = &status.lock {
+        why.push(words::clean(&lock.message, MESSAGE_LIMIT));
+    }
+    if let Some(block) = block_in_force(status, situation.now) {
+        why.push(words::clean(&block.message, MESSAGE_LIMIT));
+        if let Some(until) = block.until {
+            why.push(format!("Blocked until {}", words::moment(until, situation.now, situation.zone)));
+        }
+    }
+    if status.cap_opened {
+        why.push("A hard cap is open: the backend has been out of reach too long".to_owned());
+    }
+    why.extend(age(status, situation.now));
+    why.retain(|words| !words.is_empty());
+    why
+}
+
+/// How old the figures are, when they are.
+fn age(status: &Status, now: UnixSeconds) -> Option<String> {
+    let age_s = directive_age_s(status, now).filter(|&age_s| age_s >= 120)?;
+    Some(format!("As the backend knew {} ago", words::lasting(age_s)))
+}
+
+fn budgets(situation: &Situation<'_>) -> Vec<Item> {
+    let Some((first, others)) = situation.budgets().split_first() else {
+        return vec![Item::Line("No budget applies to this device".to_owned())];
+    };
+    let mut items = vec![Item::Line(capital(&words::glance(first)))];
+    items.extend(facts(first, situation));
+    items.push(request_more(first));
+    let more = others.len().saturating_sub(OTHERS_LIMIT);
+    items.extend(others.iter().take(OTHERS_LIMIT).map(|budget| {
+        let mut items: Vec<Item> = facts(budget, situation).collect();
+        items.push(request_more(budget));
+        Item::Submenu { label: capital(&words::glance(budget)), items }
+    }));
+    if more > 0 {
+        items.push(Item::Line(format!("{more} more: toktra-agent budget")));
+    }
+    items
+}
+
+fn facts(budget: &Budget, situation: &Situation<'_>) -> impl Iterator<Item = Item> {
+    let facts = words::facts(budget, situation.now, situation.zone);
+    facts.into_iter().map(|(label, value)| Item::Line(format!("{label}: {value}")))
+}
+
+fn request_more(budget: &Budget) -> Item {
+    Item::Command {
+        label: "Request more…".to_owned(),
+        action: Action::RequestMore { budget: budget.id.clone() },
+    }
+}
+
+fn privacy_hours(situation: &Situation<'_>) -> String {
+    match situation.privacy {
+        None => "Privacy Hours (not in this version)".to_owned(),
+        Some(PrivacyHours { until: Some(until) }) if situation.now < until => {
+            format!("Privacy Hours: until {}", words::date(until, situation.zone))
+        }
+        Some(_) => "Privacy Hours: not now".to_owned(),
+    }
+}
+
+fn personal_mode(personal: Option<PersonalMode>) -> String {
+    match personal {
+        None => "Personal Mode (not in this version)",
+        Some(PersonalMode { on: true }) => "Personal Mode: on",
+        Some(PersonalMode { on: false }) => "Personal Mode: off",
+    }
+    .to_owned()
+}
+
+fn recorded(status: Option<&Status>) -> Vec<Item> {
+    let mut items: Vec<Item> = [
+        "Of connections to language models: the provider's host name,",
+        "bytes sent and received, how long, which minute, the program,",
+        "your account on this machine, and an estimate of tokens",
+        "Never: what you write, what is answered, any other site",
+    ]
+    .map(|words| Item::Line(words.to_owned()))
+    .into();
+    if let Some(status) = status {
+        items.push(Item::Separator);
+        items.push(Item::Line(format!("Waiting to be sent: {}", events(status.events_waiting))));
+    }
+    items
+}
+
+fn events(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "record" } else { "records" })
+}
+
+fn status(situation: &Situation<'_>) -> Vec<Item> {
+    let Some(status) = situation.status else {
+        return vec![Item::Line("The agent does not answer".to_owned())];
+    };
+    let line = |words: String| Item::Line(words);
+    let mut items = Vec::new();
+    let named = |name: &Option<String>| name.as_deref().map(|name| words::clean(name, NAME_LIMIT));
+    if let Some(organisation) = named(&status.organisation) {
+        let department = named(&status.department).map(|name| format!(", {name}")).unwrap_or_default();
+        items.push(line(format!("Organisation: {organisation}{department}")));
+    }
+    let sent = status.last_flush.map(|at| words::distance(at, situation.now));
+    items.push(line(format!("Last sent: {}", sent.unwrap_or_else(|| "not since the agent started".into()))));
+    if let Some(health) = &status.health {
+        items.push(line(format!("Connections blocked: {}", health.flows_blocked)));
+    }
+    let mut wrong: Vec<Item> =
+        status.degraded.iter().map(|words| line(words::clean(words, MESSAGE_LIMIT))).collect();
+    if wrong.is_empty() {
+        items.push(line("All is well".to_owned()));
+    } else {
+        wrong.truncate(WRONG_LIMIT);
+        items.push(Item::Separator);
+        items.append(&mut wrong);
+    }
+    items.push(line("More: toktra-agent status".to_owned()));
+    items
+}
+
+fn about(status: Option<&Status>) -> Vec<Item> {
+    let version = status.map(|status| format!(" {}", words::clean(&status.agent_version, NAME_LIMIT)));
+    [
+        format!("Toktra agent{}", version.unwrap_or_default()),
+        "Counts what is spent on language models; reads no prompt and no reply".to_owned(),
+        "Apache License 2.0".to_owned(),
+    ]
+    .map(Item::Line)
+    .into()
+}
+
+/// The lines of the tooltip.
+pub fn tooltip(situation: &Situation<'_>) -> Vec<String> {
+    let mut lines = why(situation);
+    if let Some(first) = situation.budgets().first() {
+        lines.insert(0, capital(&words::glance(first)));
+        let period = words::facts(first, situation.now, situation.zone).pop();
+        lines.extend(period.map(|(label, value)| format!("{label}: {value}")));
+    }
+    lines
+}
+
+fn capital(words: &str) -> String {
+    let mut characters = words.chars();
+    characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+    use toktra_protocol::Lock;
+
+    use super::*;
+    use crate::MenuModel;
+    use crate::state::tests::{NOW, block, budget, situation, well};
+
+    fn lines(items: &[Item]) -> Vec<String> {
+        items
+            .iter()
+            .flat_map(|item| match item {
+                Item::Submenu { label, items } => {
+                    let inner = lines(items).into_iter().map(|line| format!("    {line}"));
+                    std::iter::once(format!("{label} >")).chain(inner).collect()
+                }
+                Item::Command { label, .. } => vec![format!("[{label}]")],
+                Item::Line(label) => vec![label.clone()],
+                Item::Separator => vec!["--".to_owned()],
+            })
+            .collect()
+    }
+
+    fn menu(status: Option<&Status>) -> String {
+        lines(&MenuModel::new(&situation(status, &TimeZone::UTC)).items).join("\n")
+    }
+
+    #[test]
+    fn the_whole_menu_of_an_ordinary_day() {
+        let mut other = budget(9_000_000, 900_000);
+        other.name = "Acme".into();
+        let status = Status { budgets: vec![budget(12_300_000, 4_700_000), other], ..well() };
+        assert_eq!(
+            menu(Some(&status)),
+            "Normal: 61 % of Research left
+--
+61 % of Research left
+Spent: 4.70 M tokens (between 4.23 M and 5.17 M)
+Left: 7.60 M tokens of 12.3 M tokens
+Limit: hard: warns at 75, 90 and 100 %, blocks when it is passed
+Period: monthly, ends Mon 30 Nov 2026, 17:33 (in 6 days)
+[Request more…]
+90 % of Acme left >
+    Spent: 900 k tokens (between 810 k and 990 k)
+    Left: 8.10 M tokens of 9.00 M tokens
+    Limit: hard: warns at 75, 90 and 100 %, blocks when it is passed
+    Period: monthly, ends Mon 30 Nov 2026, 17:33 (in 6 days)
+    [Request more…]
+--
+Privacy Hours (not in this version)
+Configure Schedule… (not in this version)
+Personal Mode (not in this version)
+--
+What is recorded >
+    Of connections to language models: the provider's host name,
+    bytes sent and received, how long, which minute, the program,
+    your account on this machine, and an estimate of tokens
+    Never: what you write, what is answered, any other site
+    --
+    Waiting to be sent: 0 records
+Status >
+    Organisation: Acme, Research
+    Last sent: not since the agent started
+    All is well
+    More: toktra-agent status
+About >
+    Toktra agent 0.1.0
+    Counts what is spent on language models; reads no prompt and no reply
+    Apache License 2.0"
+        );
+    }
+
+    #[test]
+    fn a_lock_and_a_block_say_why_and_until_when() {
+        let status = Status {
+            lock: Some(Lock { message: "Call\nus.".into() }),
+            block: Some(block()),
+            directive_issued_at: Some(UnixSeconds(NOW.0 - 7_300)),
+            ..well()
+        };
+        let menu = menu(Some(&status));
+        for words in [
+            "Locked: ",
+            "\nCall us.\n",
+            "\nAsk Ms Lee.\n",
+            "Blocked until Mon 30 Nov",
+            "As the backend knew 2 h ago",
+        ] {
+            assert!(menu.contains(words), "{words} is not in:\n{menu}");
+        }
+    }
+
+    #[test]
+    fn without_an_agent_it_says_how_to_start_it() {
+        assert!(menu(None).starts_with("Offline: the agent is not running\nStart it: systemctl"));
+    }
+
+    #[test]
+    fn hostile_texts_and_many_budgets_stay_within_bounds() {
+        let mut hostile = budget(u64::MAX, u64::MAX / 11);
+        hostile.name = "\u{202e}\n".repeat(100_000);
+        let status = Status {
+            organisation: Some("x".repeat(100_000)),
+            degraded: vec!["y".repeat(100_000); 1000],
+            budgets: vec![hostile; 32],
+            ..well()
+        };
+        let menu = menu(Some(&status));
+        assert!(menu.len() < 20_000, "{}", menu.len());
+        assert!(menu.contains("23 more: toktra-agent budget"));
+    }
+}
