@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use crate::price::{self, seconds_of_date};
+use crate::price::{self, Dated};
 use crate::trie::Trie;
-use crate::{Calibration, Cost, Model, Pattern, PatternError, Tokens};
+use crate::{Calibration, Cost, Model, Pattern, PatternError, Share, Tokens};
 
 /// The data files, compiled in.
 const FILES: &[(&str, &str)] = &[
@@ -24,6 +24,15 @@ const FILES: &[(&str, &str)] = &[
     ("microsoft", include_str!("../data/microsoft.toml")),
     ("models", include_str!("../data/models.toml")),
     ("openai", include_str!("../data/openai.toml")),
+    ("prices/anthropic", include_str!("../data/prices/anthropic.toml")),
+    ("prices/azure", include_str!("../data/prices/azure.toml")),
+    ("prices/cohere", include_str!("../data/prices/cohere.toml")),
+    ("prices/deepseek", include_str!("../data/prices/deepseek.toml")),
+    ("prices/google", include_str!("../data/prices/google.toml")),
+    ("prices/groq", include_str!("../data/prices/groq.toml")),
+    ("prices/mistral", include_str!("../data/prices/mistral.toml")),
+    ("prices/openai", include_str!("../data/prices/openai.toml")),
+    ("prices/xai", include_str!("../data/prices/xai.toml")),
 ];
 
 /// Who offers services.
@@ -38,8 +47,9 @@ pub struct Provider {
     services: Vec<Service>,
     #[serde(default, rename = "calibration")]
     calibrations: Vec<Calibration>,
-    #[serde(default, rename = "model")]
-    models: Vec<Model>,
+    /// Set when the catalogue is put together.
+    #[serde(skip)]
+    prices: Vec<Dated>,
 }
 
 /// A service: what one set of hosts is for.
@@ -118,6 +128,19 @@ pub enum CatalogError {
         /// The calibration's.
         calibration: String,
     },
+    /// Prices are of a provider that is not there.
+    #[error("there are prices of the provider `{0}`, which is not there")]
+    NoProvider(String),
+    /// A price that cannot be.
+    #[error("the price of `{model}` of `{provider}` {reason}")]
+    Price {
+        /// The provider's identifier.
+        provider: String,
+        /// The model's name.
+        model: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// A date that is not `YYYY-MM-DD`, a divisor of zero, or a source that is no https address.
     #[error("`{0}` has a bad date, number or source")]
     Value(String),
@@ -126,8 +149,35 @@ pub enum CatalogError {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    #[serde(rename = "provider")]
+    #[serde(default, rename = "provider")]
     providers: Vec<Provider>,
+    #[serde(default)]
+    prices: Vec<Prices>,
+}
+
+/// The prices of a provider's models.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prices {
+    /// The provider's identifier.
+    pub of: String,
+    /// In any order; two of one name must not hold at one time.
+    #[serde(rename = "model")]
+    pub models: Vec<Model>,
+}
+
+impl Prices {
+    /// Reads the prices of a data file, without checking them.
+    pub fn parse(name: &str, text: &str) -> Result<Vec<Self>, CatalogError> {
+        Ok(File::parse(name, text)?.prices)
+    }
+}
+
+impl File {
+    fn parse(name: &str, text: &str) -> Result<Self, CatalogError> {
+        toml::from_str(text)
+            .map_err(|source| CatalogError::Toml { file: name.to_owned(), source: Box::new(source) })
+    }
 }
 
 static BUILTIN: LazyLock<Catalog> = LazyLock::new(|| {
@@ -145,12 +195,16 @@ impl Catalog {
     /// Reads and checks data files, given as names and texts.
     pub fn from_files<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, CatalogError> {
         let mut catalog = Self::empty();
+        let mut prices = Vec::new();
         for (name, text) in files {
-            let file: File = toml::from_str(text)
-                .map_err(|source| CatalogError::Toml { file: name.to_owned(), source: Box::new(source) })?;
+            let file = File::parse(name, text)?;
             for provider in file.providers {
                 catalog.add_provider(provider)?;
             }
+            prices.extend(file.prices);
+        }
+        for prices in prices {
+            catalog.add_prices(prices)?;
         }
         catalog.check_calibrations()?;
         Ok(catalog)
@@ -178,10 +232,12 @@ impl Catalog {
         self.calibrations.iter().find(|calibration| calibration.id == id)
     }
 
-    /// What tokens of a service cost at a time (seconds since 1970); `None` is unpriced.
+    /// What tokens of a service cost at a time (seconds since 1970); `None` is unpriced. `mix` is
+    /// which of the provider's models are used, empty where nobody said.
     pub fn cost(
         &self,
         service_id: &str,
+        mix: &[Share<'_>],
         at_unix_s: u64,
         tokens_in: Tokens,
         tokens_out: Tokens,
@@ -189,7 +245,7 @@ impl Catalog {
         let service = self.service(service_id)?;
         match service.kind {
             Kind::Api | Kind::Cloud => {
-                price::cost(&self.provider(service).models, at_unix_s, tokens_in, tokens_out)
+                price::cost(&self.provider(service).prices, mix, at_unix_s, tokens_in, tokens_out)
             }
             Kind::Assistant | Kind::Chat => None,
         }
@@ -230,14 +286,28 @@ impl Catalog {
         for calibration in std::mem::take(&mut provider.calibrations) {
             self.add_calibration(calibration)?;
         }
-        for model in &provider.models {
-            let dates = [Some(&model.valid_from), model.valid_until.as_ref(), Some(&model.checked_on)];
-            let dated = dates.into_iter().flatten().all(|date| seconds_of_date(date).is_some());
-            if !dated || !is_source(&model.source) {
-                return Err(CatalogError::Value(model.name.clone()));
+        self.providers.push(provider);
+        Ok(())
+    }
+
+    fn add_prices(&mut self, prices: Prices) -> Result<(), CatalogError> {
+        let Some(provider) = self.providers.iter_mut().find(|provider| provider.id == prices.of) else {
+            return Err(CatalogError::NoProvider(prices.of));
+        };
+        for model in prices.models {
+            let name = model.name.clone();
+            let wrong = |reason| CatalogError::Price { provider: prices.of.clone(), model: name, reason };
+            if !is_source(&model.source) {
+                return Err(wrong("has a source that is no https address"));
+            }
+            match Dated::new(model) {
+                Err(reason) => return Err(wrong(reason)),
+                Ok(dated) if provider.prices.iter().any(|known| known.overlaps(&dated)) => {
+                    return Err(wrong("has two prices at one time"));
+                }
+                Ok(dated) => provider.prices.push(dated),
             }
         }
-        self.providers.push(provider);
         Ok(())
     }
 
@@ -298,8 +368,13 @@ impl Catalog {
 
 impl Provider {
     /// Its models' prices.
-    pub fn models(&self) -> &[Model] {
-        &self.models
+    pub fn models(&self) -> impl Iterator<Item = &Model> {
+        self.prices.iter().map(|dated| &dated.model)
+    }
+
+    /// Its models with a price at a time (seconds since 1970).
+    pub fn models_at(&self, at_unix_s: u64) -> impl Iterator<Item = &Model> {
+        self.prices.iter().filter(move |dated| dated.holds_at(at_unix_s)).map(|dated| &dated.model)
     }
 }
 

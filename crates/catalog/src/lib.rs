@@ -16,9 +16,9 @@ mod price;
 mod trie;
 
 pub use calibration::Calibration;
-pub use data::{Catalog, CatalogError, Kind, Provider, Service};
+pub use data::{Catalog, CatalogError, Kind, Prices, Provider, Service};
 pub use pattern::{Pattern, PatternError};
-pub use price::{Cost, Model, Tokens};
+pub use price::{Cost, Model, Share, Tokens, check_plausible};
 
 /// Outer names of Encrypted Client Hello (RFC 9849): what a client-facing server shows in
 /// place of the true name. They say nothing of who is behind.

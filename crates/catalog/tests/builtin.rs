@@ -153,12 +153,12 @@ fn a_provider_with_prices_can_be_priced_from_its_first_typical_model_on() {
     let mut priced = 0;
     for service in Catalog::builtin().services().iter().filter(|s| matches!(s.kind, Kind::Api | Kind::Cloud))
     {
-        if Catalog::builtin().provider(service).models().is_empty() {
+        if Catalog::builtin().provider(service).models().next().is_none() {
             continue;
         }
         priced += 1;
         for at in [1_767_225_600, NOVEMBER_2026, NOVEMBER_2026 + 365 * 86_400] {
-            let cost = Catalog::builtin().cost(&service.id, at, million, million).unwrap();
+            let cost = Catalog::builtin().cost(&service.id, &[], at, million, million).unwrap();
             assert!(0 < cost.low_micros && cost.low_micros <= cost.point_micros, "{}", service.id);
             assert!(
                 cost.point_micros <= cost.high_micros && cost.high_micros < 1_000_000_000,
@@ -175,7 +175,7 @@ fn a_cost_by_hand_agrees() {
     // gpt-6.1-sol: $2 and $10 a million; the dearest is gpt-6-astra at $10 and $50, the cheapest
     // gpt-5-nano from its cache at $0.005 and $0.40.
     let million = Tokens { low: 1_000_000, point: 1_000_000, high: 1_000_000 };
-    let cost = Catalog::builtin().cost("openai-api", NOVEMBER_2026, million, million).unwrap();
+    let cost = Catalog::builtin().cost("openai-api", &[], NOVEMBER_2026, million, million).unwrap();
     assert_eq!(cost.point_micros, 12_000_000);
     assert_eq!(cost.high_micros, 60_000_000);
     assert_eq!(cost.low_micros, 405_000);
@@ -187,10 +187,10 @@ fn chat_sites_and_unknown_services_are_unpriced() {
     for service in
         Catalog::builtin().services().iter().filter(|s| matches!(s.kind, Kind::Chat | Kind::Assistant))
     {
-        assert_eq!(Catalog::builtin().cost(&service.id, NOVEMBER_2026, some, some), None);
+        assert_eq!(Catalog::builtin().cost(&service.id, &[], NOVEMBER_2026, some, some), None);
     }
-    assert_eq!(Catalog::builtin().cost("no-such-service", NOVEMBER_2026, some, some), None);
-    assert_eq!(Catalog::builtin().cost("elevenlabs-api", NOVEMBER_2026, some, some), None);
+    assert_eq!(Catalog::builtin().cost("no-such-service", &[], NOVEMBER_2026, some, some), None);
+    assert_eq!(Catalog::builtin().cost("elevenlabs-api", &[], NOVEMBER_2026, some, some), None);
 }
 
 #[test]
@@ -231,6 +231,31 @@ fn files_that_contradict_themselves_are_refused() {
     assert!(matches!(read(&lost), Err(CatalogError::NoCalibration { .. })));
     assert!(matches!(read("x"), Err(CatalogError::Toml { .. })));
     assert!(matches!(read(&format!("{head}{head}")), Err(CatalogError::Twice(_))));
+}
+
+#[test]
+fn prices_in_another_unit_or_twice_at_one_time_are_refused_at_load() {
+    let head = "[[provider]]\nid = \"p\"\nname = \"P\"\n";
+    let price = |input: u64, from: &str| {
+        format!(
+            "[[prices]]\nof = \"p\"\n[[prices.model]]\nname = \"m\"\ninput_micros_per_mtok = {input}\n\
+             output_micros_per_mtok = 10_000_000\nvalid_from = \"{from}\"\nchecked_on = \"2026-01-01\"\n\
+             source = \"https://a.example\"\n"
+        )
+    };
+    let read = |prices: &[String]| {
+        let text = format!("{head}{}", prices.concat());
+        Catalog::from_files([("test", text.as_str())]).map(|_| ())
+    };
+    assert!(read(&[price(2_500_000, "2026-01-01")]).is_ok());
+    for wrong in [0, 2, 2_500_000_000_000] {
+        let error = read(&[price(wrong, "2026-01-01")]);
+        assert!(matches!(error, Err(CatalogError::Price { .. })), "{wrong}");
+    }
+    let twice = [price(2_500_000, "2026-01-01"), price(2_000_000, "2026-02-01")];
+    assert!(matches!(read(&twice), Err(CatalogError::Price { .. })));
+    let stray = price(2_500_000, "2026-01-01").replace("\"p\"", "\"q\"");
+    assert!(matches!(read(&[stray]), Err(CatalogError::NoProvider(_))));
 }
 
 proptest! {
