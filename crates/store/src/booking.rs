@@ -15,7 +15,9 @@ use toktra_protocol::{Ack, BlockReason, DeviceId, Estimate, Event, EventBody, Na
 
 use crate::ledger::{BookError, Cost, Entry, Sighting, Tariff};
 use crate::price_mix::Declared;
-use crate::{StoreError, column, note_change};
+use crate::spend::{BatchSpend, ScopeKey, Sheet, Spent, bounded};
+use crate::terms::Terms;
+use crate::{StoreError, budgets, column, note_change};
 
 /// Largest sum in a row: 17.6 TB, or 17.6 million dollars, an hour.
 pub(crate) const SUM_LIMIT: i64 = 1 << 44;
@@ -23,16 +25,19 @@ pub(crate) const SUM_LIMIT: i64 = 1 << 44;
 /// Books the batches in order; the answers are theirs, in the same order.
 pub(crate) async fn book(
     transaction: &mut Transaction<'static, Sqlite>,
+    terms: &mut Terms,
     tariff: &dyn Tariff,
     now: UnixSeconds,
     entries: &[Entry],
 ) -> Result<Vec<Result<Ack, BookError>>, StoreError> {
+    terms.refresh(transaction).await?;
     let mut positions = positions(transaction, entries).await?;
     let organisations = positions.values().map(|position| &*position.organisation);
     let declared = Declared::read(transaction, organisations).await?;
     let mut answers = Vec::with_capacity(entries.len());
     let mut rows = Vec::new();
     let mut sums = BTreeMap::new();
+    let mut sheet = Sheet::default();
     for entry in entries {
         let Some(position) = positions.get_mut(&entry.device) else {
             answers.push(Err(BookError::UnknownDevice));
@@ -40,15 +45,20 @@ pub(crate) async fn book(
         };
         let answer = position.advance(entry);
         if let Ok(fresh) = &answer {
+            let mut spend = BatchSpend::new(terms.zone(&position.organisation), now);
             for event in fresh.events {
                 rows.push((position.id.clone(), event));
-                add(&mut sums, (tariff, &declared), position, event);
+                if let Some(spent) = add(&mut sums, (tariff, &declared), position, event) {
+                    spend.add(event.minute.start(), &spent);
+                }
             }
+            sheet.add(&position.scopes(terms), &spend);
         }
         answers.push(answer.map(|fresh| fresh.ack));
     }
     insert_events(transaction, now, &rows).await?;
     add_sums(transaction, &sums).await?;
+    sheet.write(transaction).await?;
     for position in positions.values().filter(|position| position.moved) {
         sqlx::query("UPDATE devices SET acknowledged_sequence = $2, last_seen_at = $3 WHERE id = $1")
             .bind(&*position.id)
@@ -57,6 +67,7 @@ pub(crate) async fn book(
             .execute(&mut **transaction)
             .await?;
     }
+    budgets::settle(transaction, terms, sheet.scopes(), now).await?;
     Ok(answers)
 }
 
@@ -103,6 +114,7 @@ struct Position {
     id: Arc<str>,
     organisation: Arc<str>,
     department: Arc<str>,
+    user: Option<String>,
     acknowledged: u64,
     revoked: bool,
     moved: bool,
@@ -131,7 +143,15 @@ impl Position {
         }
         Ok(Fresh { events: fresh, ack: Ack { acknowledged: self.acknowledged } })
     }
+
+    fn scopes(&self, terms: &Terms) -> Vec<ScopeKey> {
+        let department = Some(&*self.department).filter(|id| !id.is_empty());
+        terms.scopes(&self.organisation, department, self.user.as_deref())
+    }
 }
+
+/// Organisation, department, user, acknowledged number, state.
+type PositionRow = (String, Option<String>, Option<String>, i64, String);
 
 async fn positions(
     transaction: &mut Transaction<'static, Sqlite>,
@@ -143,17 +163,19 @@ async fn positions(
             continue;
         }
         let id = entry.device.to_string();
-        let row: Option<(String, Option<String>, i64, String)> = sqlx::query_as(
-            "SELECT organisation_id, department_id, acknowledged_sequence, state FROM devices WHERE id = $1",
+        let row: Option<PositionRow> = sqlx::query_as(
+            "SELECT organisation_id, department_id, user_id, acknowledged_sequence, state
+             FROM devices WHERE id = $1",
         )
         .bind(&id)
         .fetch_optional(&mut **transaction)
         .await?;
-        let Some((organisation, department, acknowledged, state)) = row else { continue };
+        let Some((organisation, department, user, acknowledged, state)) = row else { continue };
         let position = Position {
             id: id.into(),
             organisation: organisation.into(),
             department: department.unwrap_or_default().into(),
+            user,
             acknowledged: u64::try_from(acknowledged)
                 .map_err(|_| StoreError::Corrupt("devices.acknowledged_sequence"))?,
             revoked: state != "enrolled",
@@ -317,18 +339,19 @@ const SUMS: [&str; 15] = [
 
 type Sums = [i64; SUMS.len()];
 
+/// Adds an event to the hourly sums; what it spent goes on to the sums by day.
 fn add<'a>(
     sums: &mut BTreeMap<Account<'a>, Sums>,
     prices: (&dyn Tariff, &Declared),
     position: &Position,
     event: &'a Event,
-) {
+) -> Option<Spent> {
     let (provider, service, user_account, application) = match &event.body {
         EventBody::Usage(usage) => (&usage.provider, &usage.service, &usage.user_account, &usage.application),
         EventBody::Blocked(blocked) => {
             (&blocked.provider, &blocked.service, &blocked.user_account, &blocked.application)
         }
-        EventBody::Dropped(_) => return,
+        EventBody::Dropped(_) => return None,
     };
     let account = Account {
         organisation: Arc::clone(&position.organisation),
@@ -341,8 +364,25 @@ fn add<'a>(
         service,
     };
     let sums = sums.entry(account).or_insert([0; SUMS.len()]);
-    for (sum, number) in sums.iter_mut().zip(contribution(prices, &position.organisation, event)) {
+    let numbers = contribution(prices, &position.organisation, event);
+    for (sum, number) in sums.iter_mut().zip(numbers) {
         *sum = sum.saturating_add(column(number)).min(SUM_LIMIT);
+    }
+    matches!(event.body, EventBody::Usage(_)).then(|| spent(numbers))
+}
+
+/// What a budget counts of an event.
+fn spent(numbers: [u64; SUMS.len()]) -> Spent {
+    let [_, _, _, _, _, in_low, in_point, in_high, out_low, out_point, out_high, rest @ ..] = numbers;
+    let [micros_low, micros_point, micros_high, tokens_unpriced] = rest.map(bounded);
+    Spent {
+        tokens_low: bounded(in_low.saturating_add(out_low)),
+        tokens_point: bounded(in_point.saturating_add(out_point)),
+        tokens_high: bounded(in_high.saturating_add(out_high)),
+        micros_low,
+        micros_point,
+        micros_high,
+        tokens_unpriced,
     }
 }
 

@@ -5,7 +5,7 @@ use toktra_protocol::UnixSeconds;
 use uuid::Uuid;
 
 use crate::audit::{Deed, record};
-use crate::{Store, StoreError, column};
+use crate::{Store, StoreError, column, note_change};
 
 /// An organisation.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -213,5 +213,6 @@ async fn note_created(
     subject: &str,
 ) -> Result<(), StoreError> {
     let deed = Deed { organisation: Some(organisation), actor, action, subject, detail: "" };
-    record(transaction, now, deed).await
+    record(transaction, now, deed).await?;
+    note_change(transaction).await
 }

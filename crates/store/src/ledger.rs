@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use toktra_protocol::{Ack, Batch, DeviceId, Estimate, UnixSeconds};
 
 use crate::price_mix::Share;
+use crate::terms::Terms;
 use crate::{Store, StoreError, booking};
 
 /// Most events that wait for a transaction, over all devices.
@@ -148,6 +149,7 @@ async fn run(
     now: impl Fn() -> UnixSeconds,
     mut queue: mpsc::Receiver<Command>,
 ) {
+    let mut terms = Terms::default();
     while let Some(command) = queue.recv().await {
         let mut entries = Vec::new();
         let mut sightings = Vec::new();
@@ -165,41 +167,47 @@ async fn run(
                 next = queue.try_recv().ok();
             }
         }
-        book_group(&store, &*tariff, now(), entries, &sightings).await;
+        let group = Group { now: now(), entries: &entries, sightings: &sightings };
+        let answers = book_group(&store, &mut terms, &*tariff, &group).await;
+        for (entry, answer) in entries.into_iter().zip(answers) {
+            // Whoever asked may have gone; the events are booked all the same.
+            let _ = entry.reply.send(answer);
+        }
     }
+}
+
+/// What one transaction takes.
+struct Group<'a> {
+    now: UnixSeconds,
+    entries: &'a [Entry],
+    sightings: &'a [Sighting],
 }
 
 async fn book_group(
     store: &Store,
+    terms: &mut Terms,
     tariff: &dyn Tariff,
-    now: UnixSeconds,
-    entries: Vec<Entry>,
-    sightings: &[Sighting],
-) {
-    let answers = match booked(store, tariff, now, &entries, sightings).await {
+    group: &Group<'_>,
+) -> Vec<Result<Ack, BookError>> {
+    match booked(store, terms, tariff, group).await {
         Ok(answers) => answers,
         Err(error) => {
             let cause = &error as &dyn std::error::Error;
-            tracing::error!(cause, batches = entries.len(), "A group of batches could not be booked.");
-            vec![Err(BookError::Database); entries.len()]
+            tracing::error!(cause, batches = group.entries.len(), "A group of batches could not be booked.");
+            vec![Err(BookError::Database); group.entries.len()]
         }
-    };
-    for (entry, answer) in entries.into_iter().zip(answers) {
-        // Whoever asked may have gone; the events are booked all the same.
-        let _ = entry.reply.send(answer);
     }
 }
 
 async fn booked(
     store: &Store,
+    terms: &mut Terms,
     tariff: &dyn Tariff,
-    now: UnixSeconds,
-    entries: &[Entry],
-    sightings: &[Sighting],
+    group: &Group<'_>,
 ) -> Result<Vec<Result<Ack, BookError>>, StoreError> {
     let mut transaction = store.begin().await?;
-    let answers = booking::book(&mut transaction, tariff, now, entries).await?;
-    booking::note_sightings(&mut transaction, now, sightings).await?;
+    let answers = booking::book(&mut transaction, terms, tariff, group.now, group.entries).await?;
+    booking::note_sightings(&mut transaction, group.now, group.sightings).await?;
     transaction.commit().await?;
     Ok(answers)
 }

@@ -11,7 +11,10 @@
 //! in its own transaction.
 
 pub mod accounts;
+pub mod approvals;
 pub mod audit;
+pub mod budgets;
+pub mod certificates;
 pub mod devices;
 pub mod directory;
 pub mod enrolment;
@@ -20,7 +23,11 @@ pub mod fleet;
 pub mod ledger;
 pub mod period;
 pub mod price_mix;
+pub mod renewal;
 pub mod reports;
+pub mod spend;
+pub mod terms;
+pub mod tokens;
 
 mod booking;
 #[cfg(test)]
