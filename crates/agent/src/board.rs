@@ -1,53 +1,32 @@
 //! What is true of the agent at the moment. Tasks write their part; `status` and the
 //! extension's seed are read from it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use toktra_identity::Credential;
 use toktra_protocol::local::{Health, Seed, Status, VERSION};
-use toktra_protocol::{Directive, ToktraDomain, UnixSeconds};
+use toktra_protocol::{Block, Lock, ToktraDomain, UnixSeconds};
+use toktra_spool::Spent;
 
+pub use crate::budget::Policy;
+use crate::budget::{InForce, Moment};
 use crate::clock::Clock;
 use crate::exemption::ExemptionAsk;
-use crate::spooler::Counts;
+use crate::spooler::{Counts, Spooler};
 
 /// A clock that is off by more, in seconds, is reported.
 const SKEW_LIMIT_S: u64 = 120;
 /// A certificate that ends sooner, in seconds, is reported.
 const EXPIRY_NOTICE_S: u64 = 14 * 24 * 60 * 60;
 
+/// What is in force is looked at this often, though nothing is heard.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
 /// Someone who waits until what is in the spool was sent, or could not be.
 pub type FlushAsk = oneshot::Sender<()>;
-
-/// The directive in force, by the device's clock.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// The newest that was accepted.
-    pub directive: Option<Directive>,
-    /// When its block lapses.
-    pub block_until: Option<UnixSeconds>,
-}
-
-impl Policy {
-    /// A directive received now: what it says of its validity is counted from now, so that
-    /// a clock that differs from the backend's makes no difference.
-    pub fn received(directive: Directive, now: UnixSeconds) -> Self {
-        let validity_s = directive.valid_until.0.saturating_sub(directive.issued_at.0);
-        Self { directive: Some(directive), block_until: Some(now.plus(validity_s)) }
-    }
-
-    /// A directive from the store: its own times hold.
-    pub fn stored(directive: Directive) -> Self {
-        let block_until = Some(directive.valid_until);
-        Self { directive: Some(directive), block_until }
-    }
-
-    /// Version of the directive.
-    pub fn version(&self) -> Option<u64> {
-        self.directive.as_ref().map(|directive| directive.version)
-    }
-}
 
 /// How the uplink fares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +56,17 @@ struct Facts {
     exemptions: Option<mpsc::Sender<ExemptionAsk>>,
 }
 
+/// What keeps connections from providers; what the extension is told of a directive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restraint {
+    /// A lock.
+    pub lock: Option<Lock>,
+    /// A block.
+    pub block: Option<Block>,
+    /// When the block ends by itself, by the device's clock.
+    pub block_until: Option<UnixSeconds>,
+}
+
 /// The board.
 #[derive(Debug)]
 pub struct Board {
@@ -85,12 +75,21 @@ pub struct Board {
     configured: Option<ToktraDomain>,
     facts: Mutex<Facts>,
     policy: watch::Sender<Policy>,
+    own: watch::Sender<Arc<[Spent]>>,
+    restraint: watch::Sender<Restraint>,
 }
 
 impl Board {
     /// An empty board.
     pub fn new(clock: Clock, configured: Option<ToktraDomain>) -> Self {
-        Self { clock, configured, facts: Mutex::default(), policy: watch::Sender::new(Policy::default()) }
+        Self {
+            clock,
+            configured,
+            facts: Mutex::default(),
+            policy: watch::Sender::default(),
+            own: watch::Sender::new(Arc::default()),
+            restraint: watch::Sender::default(),
+        }
     }
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
@@ -111,7 +110,8 @@ impl Board {
     /// No session: the device is not enrolled, or the reason given holds it up.
     pub fn end(&self, reason: Option<String>) {
         *self.facts() = Facts { identity_error: reason, ..Facts::default() };
-        self.policy.send_replace(Policy::default());
+        self.own.send_replace(Arc::default());
+        self.apply(Policy::default());
     }
 
     /// The uplink's last attempt.
@@ -159,11 +159,92 @@ impl Board {
     /// Puts a directive in force.
     pub fn apply(&self, policy: Policy) {
         self.policy.send_replace(policy);
+        self.settle();
     }
 
-    /// The directive in force, and a notice when it changes.
+    /// The newest directive, and a notice when it is received anew.
     pub fn policy(&self) -> watch::Receiver<Policy> {
         self.policy.subscribe()
+    }
+
+    /// What the device's own events have spent that the backend may not count yet.
+    pub fn set_spent(&self, own: Arc<[Spent]>) {
+        self.own.send_replace(own);
+        self.settle();
+    }
+
+    /// What keeps connections from providers, and a notice when it changes.
+    pub fn restraint(&self) -> watch::Receiver<Restraint> {
+        self.restraint.subscribe()
+    }
+
+    /// Both clocks.
+    pub fn moment(&self) -> Moment {
+        Moment { wall: self.clock.now(), monotonic: Instant::now() }
+    }
+
+    /// Settles whenever something ends by itself, until the agent stops.
+    pub async fn watch_time(self: Arc<Self>) {
+        let mut policy = self.policy();
+        loop {
+            let changes_at = self.settle().changes_at;
+            let wait_s = changes_at.map_or(u64::MAX, |at| at.0.saturating_sub(self.clock.now().0).max(1));
+            // Often enough that a clock that was set is noticed.
+            let wait = Duration::from_secs(wait_s).min(LOOK_EVERY);
+            // Either way it is time to look.
+            let _ = timeout(wait, policy.changed()).await;
+        }
+    }
+
+    /// Adds what the spool's events have spent, from now on until the agent stops; what the backend
+    /// counts is forgotten there.
+    pub fn count_spent(self: Arc<Self>, spooler: Spooler) -> impl Future<Output = ()> {
+        let (mut spent, mut policy) = (spooler.spent(), self.policy());
+        // At once, so that no extension is told less.
+        self.set_spent(Arc::clone(&spent.borrow_and_update()));
+        async move {
+            loop {
+                tokio::select! {
+                    changed = spent.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        let own = Arc::clone(&spent.borrow_and_update());
+                        self.set_spent(own);
+                    }
+                    _ = policy.changed() => {
+                        let counted = policy.borrow_and_update().directive.as_ref().map(|one| one.counted);
+                        let counted = counted.unwrap_or_default();
+                        if spooler.run(move |spool| spool.forget_spent(counted)).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds what is in force now, and tells those who wait for a change.
+    fn settle(&self) -> InForce {
+        let mut found = InForce::default();
+        // Under the channel's lock: of two that settle at once, the later has the newer directive.
+        self.restraint.send_if_modified(|restraint| {
+            found = self.in_force();
+            let new = Restraint {
+                lock: found.lock.clone(),
+                block: found.block.clone(),
+                block_until: found.block_until,
+            };
+            let changed = *restraint != new;
+            *restraint = new;
+            changed
+        });
+        found
+    }
+
+    fn in_force(&self) -> InForce {
+        let own = Arc::clone(&self.own.borrow());
+        self.policy.borrow().in_force(&own, self.moment())
     }
 
     /// Where to ask for a flush; none when there is nobody to send to.
@@ -183,17 +264,15 @@ impl Board {
 
     /// What an extension must know.
     pub fn seed(&self, acknowledged: u64) -> Seed {
-        let policy = self.policy.borrow().clone();
+        let Restraint { lock, block, block_until } = self.restraint.borrow().clone();
         let facts = self.facts();
         let domain = facts.credential.as_ref().map(|credential| &credential.enrolled().domain);
-        let (lock, block) =
-            policy.directive.map_or((None, None), |directive| (directive.lock, directive.block));
         Seed {
             version: VERSION,
             acknowledged,
             lock,
-            block_until: policy.block_until.filter(|_| block.is_some()),
             block,
+            block_until,
             own_hosts: domain.map(own_hosts).unwrap_or_default(),
         }
     }
@@ -201,7 +280,7 @@ impl Board {
     /// What is true.
     pub fn status(&self) -> Status {
         let now = self.clock.now();
-        let policy = self.policy.borrow().clone();
+        let (in_force, policy) = (self.in_force(), self.policy.borrow().clone());
         let facts = self.facts();
         let mut status =
             Status { degraded: facts.degraded(now, self.configured.as_ref()), ..Status::default() };
@@ -217,7 +296,7 @@ impl Board {
         status.events_dropped = counts.dropped;
         status.extension_connected = facts.connections > 0;
         status.health = facts.health.clone();
-        in_force(&mut status, policy, now);
+        put_down(&mut status, policy, in_force);
         status
     }
 }
@@ -265,6 +344,9 @@ impl Facts {
     }
 }
 
+/// Said while a cap is open that the backend, when it was last heard, had closed.
+pub const CAP_OPENED: &str = "a budget's cap is open, because the backend has been out of reach for too long; it closes when the backend is heard and still says so";
+
 /// Said where a device is not enrolled.
 pub const NOT_ENROLLED: &str =
     "the device is not enrolled: run `toktra-agent enroll --domain DOMAIN --token TOKEN` as root";
@@ -288,14 +370,23 @@ pub fn describe(status: &mut Status, credential: Option<&Credential>, configured
     }
 }
 
-/// Puts down the directive in force; a block that has lapsed is none.
+/// Puts down what a directive has in force, the device's own count left out.
 pub fn in_force(status: &mut Status, policy: Policy, now: UnixSeconds) {
-    let lapsed = policy.block_until.is_some_and(|until| until <= now);
-    if let Some(directive) = policy.directive {
-        status.directive_version = Some(directive.version);
-        status.directive_issued_at = Some(directive.issued_at);
-        status.lock = directive.lock;
-        status.block = directive.block.filter(|_| !lapsed);
+    let in_force = policy.in_force(&[], Moment { wall: now, monotonic: Instant::now() });
+    put_down(status, policy, in_force);
+}
+
+fn put_down(status: &mut Status, policy: Policy, in_force: InForce) {
+    let Some(directive) = policy.directive else { return };
+    status.directive_version = Some(directive.version);
+    status.directive_issued_at = Some(directive.issued_at);
+    status.lock = in_force.lock;
+    status.block = in_force.block;
+    status.block_until = in_force.block_until;
+    status.budgets = in_force.budgets;
+    status.cap_opened = in_force.cap_opened;
+    if in_force.cap_opened {
+        status.degraded.push(CAP_OPENED.to_owned());
     }
 }
 

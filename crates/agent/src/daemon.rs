@@ -134,6 +134,8 @@ async fn session(
     tasks.spawn(Follower::new(host(), credential, Arc::clone(store), Arc::clone(board)).run());
     tasks.spawn(Sender::new(host(), spooler.clone(), Arc::clone(board), asks).run());
     tasks.spawn(exemption::pass_on(host(), Arc::clone(board)));
+    tasks.spawn(Arc::clone(board).count_spent(spooler.clone()));
+    tasks.spawn(Arc::clone(board).watch_time());
     tasks.spawn(extension::serve(listener, spooler, Arc::clone(board), enrolled.enrolled_at.minute()));
     changed.await;
     tracing::info!("The credential has changed.");

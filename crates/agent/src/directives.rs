@@ -66,7 +66,7 @@ impl<S: Store> Follower<S> {
         };
         match directive {
             Ok(directive) => {
-                self.board.apply(Policy::stored(directive.clone()));
+                self.board.apply(Policy::stored(directive.clone()).held_since(self.board.moment()));
                 self.stored = Some(directive);
             }
             Err(error) => tracing::warn!(error, "The stored directive is not used."),
@@ -115,7 +115,7 @@ impl<S: Store> Follower<S> {
                 "A directive is in force."
             );
         }
-        self.board.apply(Policy::received(directive.clone(), self.board.clock.now()));
+        self.board.apply(Policy::received(directive.clone(), self.board.moment()));
         self.keep(&signed, directive);
         Ok(news)
     }

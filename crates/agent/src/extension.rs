@@ -97,8 +97,8 @@ impl Peer {
     async fn run(mut self) -> anyhow::Result<()> {
         let hello = timeout(HELLO_TIMEOUT, self.hello()).await.context("it said no hello in time")?;
         let Some((version, run)) = hello? else { return Ok(()) };
-        let mut policy = self.board.policy();
-        policy.borrow_and_update();
+        let mut restraint = self.board.restraint();
+        restraint.borrow_and_update();
         self.seed(run).await?;
         if version != local::VERSION {
             bail!(
@@ -112,7 +112,7 @@ impl Peer {
             // What came with the hello is there already.
             self.take_in(run).await?;
             tokio::select! {
-                changed = policy.changed() => {
+                changed = restraint.changed() => {
                     changed?;
                     self.seed(run).await?;
                 }

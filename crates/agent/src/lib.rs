@@ -11,6 +11,7 @@
 
 pub mod backoff;
 pub mod board;
+pub mod budget;
 pub mod clock;
 pub mod commands;
 pub mod config;

@@ -2,11 +2,12 @@
 //! closures, one after the other, and what stands in the spool is published after each.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot, watch};
-use toktra_spool::{Limits, Owner, Spool};
+use toktra_spool::{Limits, Owner, Spent, Spool};
 
 /// Work that may wait for the thread.
 const QUEUE: usize = 64;
@@ -43,6 +44,7 @@ pub struct Closed;
 pub struct Spooler {
     work: mpsc::Sender<Work>,
     counts: watch::Receiver<Counts>,
+    spent: watch::Receiver<Arc<[Spent]>>,
 }
 
 impl Spooler {
@@ -54,6 +56,7 @@ impl Spooler {
     ) -> anyhow::Result<(Self, oneshot::Receiver<()>)> {
         let mut spool = Spool::open(&directory, owner, limits)?;
         let (publish, counts) = watch::channel(Counts::of(&spool));
+        let (publish_spent, spent) = watch::channel(Arc::<[Spent]>::from(spool.spent()));
         let (work, mut queue) = mpsc::channel::<Work>(QUEUE);
         let (closed, wait) = oneshot::channel();
         thread::Builder::new()
@@ -62,13 +65,21 @@ impl Spooler {
                 while let Some(work) = queue.blocking_recv() {
                     let reply = work(&mut spool);
                     publish.send_replace(Counts::of(&spool));
+                    publish_spent.send_if_modified(|known| {
+                        let now = spool.spent();
+                        let changed = known[..] != now[..];
+                        if changed {
+                            *known = now.into();
+                        }
+                        changed
+                    });
                     reply();
                 }
                 drop(spool);
                 let _ = closed.send(());
             })
             .context("cannot start the spool's thread")?;
-        Ok((Self { work, counts }, wait))
+        Ok((Self { work, counts, spent }, wait))
     }
 
     /// Has the thread do something, and waits for it.
@@ -84,6 +95,11 @@ impl Spooler {
         });
         self.work.send(work).await.map_err(|_| Closed)?;
         wait.await.map_err(|_| Closed)
+    }
+
+    /// What the events have spent that the backend may not count yet, and a notice when it changes.
+    pub fn spent(&self) -> watch::Receiver<Arc<[Spent]>> {
+        self.spent.clone()
     }
 
     /// What stands in the spool, and a notice when it changes.
