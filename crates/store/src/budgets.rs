@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::audit::{Deed, record};
 use crate::directory::Organisation;
-use crate::period::{Days, Zone};
+use crate::period::{Day, Days, Zone};
 use crate::spend::{self, ScopeKey, Spent, scope_name};
 use crate::terms::Terms;
 use crate::{Store, StoreError, column, note_change};
@@ -382,6 +382,24 @@ async fn add_alert(
     Ok(true)
 }
 
+/// Whether the cap was passed in the period before the one that begins on this day.
+pub(crate) async fn was_passed_before(
+    connection: &mut SqliteConnection,
+    budget: &BudgetRow,
+    start: Day,
+) -> Result<bool, StoreError> {
+    let before = Days::of(budget.settings.period, start).before(budget.settings.period);
+    let found: Option<i64> = sqlx::query_scalar(
+        "SELECT threshold FROM budget_alerts WHERE budget_id = $1 AND period_start = $2 AND threshold = $3",
+    )
+    .bind(&budget.id)
+    .bind(before.start.0)
+    .bind(i64::from(CAP))
+    .fetch_optional(connection)
+    .await?;
+    Ok(found.is_some())
+}
+
 /// Grows the directives of every device whose spend counts for the scope.
 pub(crate) async fn grow(
     transaction: &mut Transaction<'static, Sqlite>,
@@ -442,9 +460,8 @@ pub(crate) async fn resettle(
             .bind(start)
             .fetch_all(&mut **transaction)
             .await?;
-    for threshold in
-        written.into_iter().filter(|&threshold| !reached.iter().any(|&t| i64::from(t) == threshold))
-    {
+    let gone = written.into_iter().filter(|&written| !reached.iter().any(|&now| i64::from(now) == written));
+    for threshold in gone {
         sqlx::query(
             "DELETE FROM budget_alerts WHERE budget_id = $1 AND period_start = $2 AND threshold = $3",
         )
@@ -453,6 +470,10 @@ pub(crate) async fn resettle(
         .bind(threshold)
         .execute(&mut **transaction)
         .await?;
+        if threshold == i64::from(CAP) {
+            grow(transaction, &budget.scope).await?;
+            note_change(transaction).await?;
+        }
     }
     settle(transaction, terms, std::iter::once(&budget.scope), now).await
 }

@@ -1,7 +1,7 @@
 //! Devices as the backend knows them, and what an administrator does to them. Every
 //! change grows the device's `directive_version`, so that its directive is made anew.
 
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Sqlite, SqliteConnection, Transaction};
 use toktra_protocol::{Block, BlockReason, DeviceId, UnixSeconds};
 
 use crate::audit::{Deed, record};
@@ -83,6 +83,12 @@ impl Device {
 pub async fn all(store: &Store) -> Result<Vec<Device>, StoreError> {
     let sql = sqlx::AssertSqlSafe(format!("{COLUMNS} ORDER BY hostname, id"));
     Ok(sqlx::query_as(sql).fetch_all(store.reader()).await?)
+}
+
+/// Every device of every organisation, in the caller's transaction.
+pub(crate) async fn all_in(connection: &mut SqliteConnection) -> Result<Vec<Device>, StoreError> {
+    let sql = sqlx::AssertSqlSafe(format!("{COLUMNS} ORDER BY hostname, id"));
+    Ok(sqlx::query_as(sql).fetch_all(connection).await?)
 }
 
 /// The devices of an organisation.

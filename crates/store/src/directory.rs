@@ -2,10 +2,14 @@
 
 use sqlx::{Sqlite, Transaction};
 use toktra_protocol::UnixSeconds;
+use toktra_protocol::budget::Scope;
 use uuid::Uuid;
 
 use crate::audit::{Deed, record};
-use crate::{Store, StoreError, column, note_change};
+use crate::period::Zone;
+use crate::spend::{self, ScopeKey};
+use crate::terms::{DEPTH_LIMIT, Terms};
+use crate::{Store, StoreError, budgets, column, note_change};
 
 /// An organisation.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -29,6 +33,8 @@ pub struct Department {
     pub name: String,
     /// Unix seconds.
     pub created_at: i64,
+    /// The department that it is part of.
+    pub parent_id: Option<String>,
 }
 
 /// A person of an organisation.
@@ -79,21 +85,38 @@ pub async fn create_department(
     actor: &str,
     now: UnixSeconds,
 ) -> Result<Department, StoreError> {
+    create_department_within(store, organisation, None, name, actor, now).await
+}
+
+/// Makes a department that is part of another.
+pub async fn create_department_within(
+    store: &Store,
+    organisation: &Organisation,
+    parent: Option<&Department>,
+    name: &str,
+    actor: &str,
+    now: UnixSeconds,
+) -> Result<Department, StoreError> {
     let made = Department {
         id: Uuid::now_v7().to_string(),
         organisation_id: organisation.id.clone(),
         name: name.into(),
         created_at: column(now.0),
+        parent_id: parent.map(|parent| parent.id.clone()),
     };
     let mut transaction = store.begin().await?;
+    if let Some(parent) = parent {
+        check_depth(&Terms::read(&mut transaction).await?, parent, 1)?;
+    }
     let inserted = sqlx::query(
-        "INSERT INTO departments (id, organisation_id, name, created_at) VALUES ($1, $2, $3, $4)
-         ON CONFLICT DO NOTHING",
+        "INSERT INTO departments (id, organisation_id, name, created_at, parent_id)
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
     )
     .bind(&made.id)
     .bind(&made.organisation_id)
     .bind(name)
     .bind(made.created_at)
+    .bind(&made.parent_id)
     .execute(&mut *transaction)
     .await?;
     if inserted.rows_affected() == 0 {
@@ -140,6 +163,106 @@ pub async fn create_user(
     Ok(made)
 }
 
+/// Makes a department part of another, or of none. What it and those below it have spent goes with
+/// it, so that what a department spent is always what the ledger says of its tree.
+pub async fn move_department(
+    store: &Store,
+    department: &Department,
+    parent: Option<&Department>,
+    actor: &str,
+    now: UnixSeconds,
+) -> Result<(), StoreError> {
+    let mut transaction = store.begin().await?;
+    let organisation = department.organisation_id.as_str();
+    let old = Terms::read(&mut transaction).await?;
+    if let Some(parent) = parent {
+        let above = old.scopes(organisation, Some(&parent.id), None);
+        if above.iter().any(|scope| *scope.id == *department.id) {
+            return Err(StoreError::Tree("a department cannot be part of itself or of one below it"));
+        }
+        check_depth(&old, parent, old.height(&department.id))?;
+    }
+    sqlx::query("UPDATE departments SET parent_id = $2 WHERE id = $1")
+        .bind(&department.id)
+        .bind(parent.map(|parent| &parent.id))
+        .execute(&mut *transaction)
+        .await?;
+    note_change(&mut transaction).await?;
+    let new = Terms::read(&mut transaction).await?;
+    let [from, to] = [&old, &new].map(|terms| terms.scopes(organisation, Some(&department.id), None));
+    let moved = from.first().cloned().ok_or(StoreError::Corrupt("departments.id"))?;
+    let only = |these: &[ScopeKey], those: &[ScopeKey]| -> Vec<_> {
+        these.iter().filter(|&scope| !those.contains(scope)).cloned().collect()
+    };
+    let (left, joined) = (only(&from, &to), only(&to, &from));
+    spend::rebook(&mut transaction, &moved, &left, &joined).await?;
+    for budget in left.iter().chain(&joined).flat_map(|scope| new.budgets_of(scope)) {
+        budgets::resettle(&mut transaction, &new, budget, now).await?;
+    }
+    budgets::grow(&mut transaction, &moved).await?;
+    let detail = parent.map(|parent| parent.name.as_str()).unwrap_or_default();
+    let deed = Deed {
+        organisation: Some(organisation),
+        actor,
+        action: "department_move",
+        subject: &department.name,
+        detail,
+    };
+    record(&mut transaction, now, deed).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+fn check_depth(terms: &Terms, parent: &Department, height: usize) -> Result<(), StoreError> {
+    let above = terms.scopes(&parent.organisation_id, Some(&parent.id), None).len() - 1;
+    if above + height > DEPTH_LIMIT {
+        return Err(StoreError::Tree("the tree of departments has six levels at most"));
+    }
+    Ok(())
+}
+
+/// An organisation's time zone, as the database of zones writes it.
+pub async fn time_zone(store: &Store, organisation: &Organisation) -> Result<String, StoreError> {
+    Ok(sqlx::query_scalar("SELECT time_zone FROM organisations WHERE id = $1")
+        .bind(&organisation.id)
+        .fetch_one(store.reader())
+        .await?)
+}
+
+/// Sets an organisation's time zone. What was booked stays on its day.
+pub async fn set_time_zone(
+    store: &Store,
+    organisation: &Organisation,
+    zone: &Zone,
+    actor: &str,
+    now: UnixSeconds,
+) -> Result<(), StoreError> {
+    let mut transaction = store.begin().await?;
+    sqlx::query("UPDATE organisations SET time_zone = $2 WHERE id = $1")
+        .bind(&organisation.id)
+        .bind(zone.name())
+        .execute(&mut *transaction)
+        .await?;
+    let id = organisation.id.as_str();
+    let deed = Deed {
+        organisation: Some(id),
+        actor,
+        action: "time_zone",
+        subject: &organisation.name,
+        detail: zone.name(),
+    };
+    record(&mut transaction, now, deed).await?;
+    note_change(&mut transaction).await?;
+    let terms = Terms::read(&mut transaction).await?;
+    for budget in terms.budgets().filter(|budget| *budget.scope.organisation == *id) {
+        budgets::resettle(&mut transaction, &terms, budget, now).await?;
+    }
+    let everyone = ScopeKey { organisation: id.into(), scope: Scope::Organisation, id: id.into() };
+    budgets::grow(&mut transaction, &everyone).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
 /// Every organisation, by name.
 pub async fn organisations(store: &Store) -> Result<Vec<Organisation>, StoreError> {
     Ok(sqlx::query_as("SELECT id, name, created_at FROM organisations ORDER BY name")
@@ -159,7 +282,7 @@ pub async fn organisation(store: &Store, name: &str) -> Result<Organisation, Sto
 /// The departments of an organisation, by name.
 pub async fn departments(store: &Store, organisation: &str) -> Result<Vec<Department>, StoreError> {
     Ok(sqlx::query_as(
-        "SELECT id, organisation_id, name, created_at FROM departments
+        "SELECT id, organisation_id, name, created_at, parent_id FROM departments
          WHERE organisation_id = $1 ORDER BY name",
     )
     .bind(organisation)
@@ -170,7 +293,7 @@ pub async fn departments(store: &Store, organisation: &str) -> Result<Vec<Depart
 /// The department of this name.
 pub async fn department(store: &Store, organisation: &str, name: &str) -> Result<Department, StoreError> {
     sqlx::query_as(
-        "SELECT id, organisation_id, name, created_at FROM departments
+        "SELECT id, organisation_id, name, created_at, parent_id FROM departments
          WHERE organisation_id = $1 AND name = $2",
     )
     .bind(organisation)

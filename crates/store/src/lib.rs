@@ -13,14 +13,18 @@
 pub mod accounts;
 pub mod approvals;
 pub mod audit;
+pub mod book;
 pub mod budgets;
 pub mod certificates;
 pub mod devices;
 pub mod directory;
 pub mod enrolment;
 pub mod events;
+pub mod exemptions;
+pub mod flags;
 pub mod fleet;
 pub mod ledger;
+pub mod locks;
 pub mod period;
 pub mod price_mix;
 pub mod renewal;
@@ -74,6 +78,9 @@ pub enum StoreError {
         /// Its name.
         name: String,
     },
+    /// The departments would not be a tree any more.
+    #[error("{0}")]
+    Tree(&'static str),
     /// A stored value cannot be read.
     #[error("the database holds a value in `{0}` that cannot be read")]
     Corrupt(&'static str),

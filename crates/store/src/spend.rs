@@ -136,18 +136,63 @@ impl Sheet {
     /// Books it.
     pub(crate) async fn write(&self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
         for ((scope, day), spent) in &self.0 {
-            let mut query = sqlx::query(ADD)
-                .bind(&*scope.organisation)
-                .bind(scope_name(scope.scope))
-                .bind(&*scope.id)
-                .bind(day.0);
-            for number in spent.numbers() {
-                query = query.bind(number);
-            }
-            query.bind(DAY_LIMIT).execute(&mut *connection).await?;
+            add(connection, scope, *day, spent.numbers()).await?;
         }
         Ok(())
     }
+}
+
+/// Takes what a department has spent from these scopes and gives it to those: the tree changed.
+pub(crate) async fn rebook(
+    connection: &mut SqliteConnection,
+    moved: &ScopeKey,
+    from: &[ScopeKey],
+    to: &[ScopeKey],
+) -> Result<(), StoreError> {
+    let days: Vec<DayRow> = sqlx::query_as(
+        "SELECT day, tokens_low, tokens_point, tokens_high, micros_low, micros_point, micros_high,
+            tokens_unpriced
+         FROM spend_daily WHERE organisation_id = $1 AND scope = $2 AND scope_id = $3",
+    )
+    .bind(&*moved.organisation)
+    .bind(scope_name(moved.scope))
+    .bind(&*moved.id)
+    .fetch_all(&mut *connection)
+    .await?;
+    for DayRow { day, spent } in days {
+        for scope in from {
+            add(connection, scope, Day(day), spent.numbers().map(|number| -number)).await?;
+        }
+        for scope in to {
+            add(connection, scope, Day(day), spent.numbers()).await?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(FromRow)]
+struct DayRow {
+    day: i64,
+    #[sqlx(flatten)]
+    spent: Spent,
+}
+
+async fn add(
+    connection: &mut SqliteConnection,
+    scope: &ScopeKey,
+    day: Day,
+    numbers: [i64; 7],
+) -> Result<(), StoreError> {
+    let mut query = sqlx::query(ADD)
+        .bind(&*scope.organisation)
+        .bind(scope_name(scope.scope))
+        .bind(&*scope.id)
+        .bind(day.0);
+    for number in numbers {
+        query = query.bind(number);
+    }
+    query.bind(DAY_LIMIT).execute(connection).await?;
+    Ok(())
 }
 
 // Neither term exceeds the limit, so that the sum cannot overflow.

@@ -94,6 +94,12 @@ impl Terms {
         scopes
     }
 
+    /// Levels of the tree from this department down, itself included.
+    pub(crate) fn height(&self, department: &str) -> usize {
+        let children = self.parents.iter().filter(|(_, parent)| &***parent == department);
+        1 + children.map(|(child, _)| self.height(child)).max().unwrap_or_default()
+    }
+
     /// The budgets that hang on a scope itself.
     pub fn budgets_of(&self, scope: &ScopeKey) -> &[Arc<BudgetRow>] {
         self.budgets.get(scope).map(Vec::as_slice).unwrap_or_default()
