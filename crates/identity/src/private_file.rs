@@ -6,7 +6,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use zeroize::Zeroizing;
+
+use crate::keystore::Cause;
 
 /// Largest file that is read, in bytes.
 const READ_LIMIT: u64 = 256 * 1024;
@@ -46,9 +49,30 @@ pub enum FileError {
         /// The uid it belongs to.
         owner: u32,
     },
+    /// It is a link, a directory or anything else but a file.
+    #[error("{} is not a plain file and was not written by the agent; find out who put it there, then move it away", .0.display())]
+    NotAFile(PathBuf),
     /// It is longer than anything of ours.
     #[error("{} exceeds {READ_LIMIT} bytes and was not written by the agent; move it away", .0.display())]
     TooLarge(PathBuf),
+}
+
+impl FileError {
+    /// What it means.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => Cause::Missing,
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Cause::Denied,
+                io::ErrorKind::InvalidData => Cause::Damaged,
+                _ => Cause::Unavailable,
+            },
+            Self::Mode { .. } | Self::Owner { .. } => Cause::Permissions,
+            // A link leads where others may write.
+            Self::NotAFile(path) if path.is_symlink() => Cause::Permissions,
+            Self::NotAFile(_) | Self::TooLarge(_) => Cause::Damaged,
+        }
+    }
 }
 
 /// Makes the directory, if need be, for its owner only.
@@ -58,12 +82,17 @@ pub(crate) fn make_directory(directory: &Path) -> Result<(), FileError> {
 
 /// Reads a private file; `None` if there is none.
 pub(crate) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
-    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    let file = match OpenOptions::new().read(true).custom_flags(nofollow).open(path) {
+    // Not to wait for the writer of a pipe, either.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(_) if path.is_symlink() => return Err(FileError::NotAFile(path.to_owned())),
         file => file.map_err(failed("read", path))?,
     };
     let metadata = file.metadata().map_err(failed("read", path))?;
+    if !metadata.is_file() {
+        return Err(FileError::NotAFile(path.to_owned()));
+    }
     let directory = path.parent().unwrap_or(Path::new("."));
     let directory_metadata = directory.metadata().map_err(failed("read", directory))?;
     check_owner(path, metadata.uid(), directory_metadata.uid())?;
@@ -103,6 +132,12 @@ pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("delete", path)(error)),
         _ => Ok(()),
     }
+}
+
+/// Differs after the file was replaced or its permissions were changed.
+pub(crate) fn mark(path: &Path) -> Option<(u64, i64, i64, u32, u32)> {
+    let metadata = path.symlink_metadata().ok()?;
+    Some((metadata.ino(), metadata.mtime(), metadata.ctime_nsec(), metadata.mode(), metadata.uid()))
 }
 
 fn check_owner(path: &Path, owner: u32, directory_owner: u32) -> Result<(), FileError> {
@@ -180,7 +215,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("credential.json");
         std::os::unix::fs::symlink("/etc/hostname", &path).unwrap();
-        assert!(matches!(read(&path), Err(FileError::Io { .. })));
+        assert!(matches!(read(&path), Err(FileError::NotAFile(_))));
     }
 
     #[test]

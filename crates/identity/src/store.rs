@@ -1,30 +1,53 @@
-//! Where the credential and the newest directive are kept.
+//! What a device keeps of its identity, on any [`KeyStore`]: the credential, the key of the next
+//! one, an application for enrolment, and the newest directive.
+//!
+//! A renewal survives a crash at any point: the candidate is kept before it is sent and until the
+//! credential that has its key is, and until then it is what is asked with again.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use toktra_protocol::SignedDirective;
 
-use crate::{Credential, CredentialError, FileError, private_file};
+use crate::keystore::{Cause, FileKeys, Item, KeyStore, KeyStoreError, MemoryKeys};
+use crate::{Application, Credential, CredentialError, DeviceKey, credential};
 
-/// Keeps the credential and the newest directive. On Linux a [`FileStore`].
+/// Keeps the identity and the newest directive. On Linux a [`FileStore`].
 pub trait Store {
     /// The credential; `None` before enrolment.
     fn credential(&self) -> Result<Option<Credential>, StoreError>;
-    /// Replaces the credential, as a whole and durably, and forgets the directive.
+    /// Keeps the credential of a new enrolment, as a whole and durably, and forgets everything of a
+    /// former one: directive, candidate, application.
     fn save_credential(&self, credential: &Credential) -> Result<(), StoreError>;
+    /// Keeps the renewed credential of the same enrolment, and forgets its candidate.
+    fn save_renewed(&self, credential: &Credential) -> Result<(), StoreError>;
+    /// The key that is to be certified at the next renewal of this credential: the one kept, or a new
+    /// one that is kept from now on.
+    fn candidate(&self, of: &Credential) -> Result<DeviceKey, StoreError>;
+    /// Forgets the candidate.
+    fn forget_candidate(&self) -> Result<(), StoreError>;
+    /// The application that waits for the backend's decision.
+    fn application(&self) -> Result<Option<Application>, StoreError>;
+    /// Keeps an application.
+    fn save_application(&self, application: &Application) -> Result<(), StoreError>;
+    /// Forgets the application, and its token with it.
+    fn forget_application(&self) -> Result<(), StoreError>;
     /// The newest directive. Its signature is still to be checked.
     fn directive(&self) -> Result<Option<SignedDirective>, StoreError>;
     /// Replaces the directive, as a whole and durably.
     fn save_directive(&self, directive: &SignedDirective) -> Result<(), StoreError>;
+    /// Differs when the credential or the application was replaced, by whomever.
+    fn mark(&self) -> Mark;
 }
+
+/// See [`Store::mark`].
+pub type Mark = (Option<u64>, Option<u64>);
 
 /// Why the store did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A file could not be read or written, or is not private.
+    /// The key store did not answer.
     #[error(transparent)]
-    File(#[from] FileError),
+    Keys(#[from] KeyStoreError),
     /// What is stored is no credential.
     #[error(transparent)]
     Credential(#[from] CredentialError),
@@ -33,80 +56,128 @@ pub enum StoreError {
     Directive(#[source] serde_json::Error),
 }
 
-/// Files in a directory of the agent's account: `credential.json` and `directive.json`, 0600.
-#[derive(Clone, Debug)]
-pub struct FileStore {
-    directory: PathBuf,
+impl StoreError {
+    /// What it means.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Keys(error) => error.cause(),
+            Self::Credential(_) | Self::Directive(_) => Cause::Damaged,
+        }
+    }
+}
+
+/// A [`Store`] over a key store.
+#[derive(Debug, Default)]
+pub struct KeyedStore<K> {
+    keys: K,
+}
+
+/// Files in a directory of the agent's account, 0600.
+pub type FileStore = KeyedStore<FileKeys>;
+/// A store that forgets everything with the process, for tests.
+pub type MemoryStore = KeyedStore<MemoryKeys>;
+
+/// The store of the platform.
+#[cfg(not(target_os = "macos"))]
+pub type DeviceStore = FileStore;
+/// The store of the platform: the System keychain, and files where it does not work.
+#[cfg(target_os = "macos")]
+pub type DeviceStore = KeyedStore<crate::keystore::Fallback<crate::keychain::Keychain, FileKeys>>;
+
+#[cfg(target_os = "macos")]
+impl DeviceStore {
+    /// The System keychain, and files in this directory, which is made at the first write.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self::over(crate::keystore::Fallback::new(crate::keychain::Keychain, FileKeys::new(directory)))
+    }
+}
+
+impl<K: KeyStore> KeyedStore<K> {
+    /// A store over this.
+    pub fn over(keys: K) -> Self {
+        Self { keys }
+    }
 }
 
 impl FileStore {
     /// A store in this directory, which is made at the first write.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self::over(FileKeys::new(directory))
     }
 
     /// The credential's file.
     pub fn credential_path(&self) -> PathBuf {
-        self.directory.join("credential.json")
-    }
-
-    fn directive_path(&self) -> PathBuf {
-        self.directory.join("directive.json")
+        self.keys.path(Item::Credential)
     }
 
     /// The directory.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.keys.directory()
     }
 }
 
-impl Store for FileStore {
+impl<K: KeyStore> Store for KeyedStore<K> {
     fn credential(&self) -> Result<Option<Credential>, StoreError> {
-        let content = private_file::read(&self.credential_path())?;
+        let content = self.keys.load(Item::Credential)?;
         Ok(content.map(|content| Credential::from_json(&content)).transpose()?)
     }
 
     fn save_credential(&self, credential: &Credential) -> Result<(), StoreError> {
-        private_file::make_directory(&self.directory)?;
         // First, because a directive of a former enrolment must not outlive it.
-        private_file::remove(&self.directive_path())?;
-        Ok(private_file::replace(&self.credential_path(), &credential.to_json()?)?)
+        self.keys.remove(Item::Directive)?;
+        self.keys.save(Item::Credential, &credential.to_json()?)?;
+        self.keys.remove(Item::Candidate)?;
+        Ok(self.keys.remove(Item::Application)?)
+    }
+
+    fn save_renewed(&self, credential: &Credential) -> Result<(), StoreError> {
+        self.keys.save(Item::Credential, &credential.to_json()?)?;
+        Ok(self.keys.remove(Item::Candidate)?)
+    }
+
+    fn candidate(&self, of: &Credential) -> Result<DeviceKey, StoreError> {
+        let device = of.enrolled().device;
+        if let Some(content) = self.keys.load(Item::Candidate)? {
+            match credential::candidate_from_json(&content) {
+                Ok((owner, key)) if owner == device && !of.has_key(&key) => return Ok(key),
+                // Of a former enrolment, or certified already, or of no use.
+                _ => {}
+            }
+        }
+        let key = DeviceKey::generate().map_err(CredentialError::from)?;
+        self.keys.save(Item::Candidate, &credential::candidate_to_json(device, &key)?)?;
+        Ok(key)
+    }
+
+    fn forget_candidate(&self) -> Result<(), StoreError> {
+        Ok(self.keys.remove(Item::Candidate)?)
+    }
+
+    fn application(&self) -> Result<Option<Application>, StoreError> {
+        let content = self.keys.load(Item::Application)?;
+        Ok(content.map(|content| Application::from_json(&content)).transpose()?)
+    }
+
+    fn save_application(&self, application: &Application) -> Result<(), StoreError> {
+        Ok(self.keys.save(Item::Application, &application.to_json()?)?)
+    }
+
+    fn forget_application(&self) -> Result<(), StoreError> {
+        Ok(self.keys.remove(Item::Application)?)
     }
 
     fn directive(&self) -> Result<Option<SignedDirective>, StoreError> {
-        let content = private_file::read(&self.directive_path())?;
+        let content = self.keys.load(Item::Directive)?;
         content.map(|content| serde_json::from_slice(&content).map_err(StoreError::Directive)).transpose()
     }
 
     fn save_directive(&self, directive: &SignedDirective) -> Result<(), StoreError> {
         let content = serde_json::to_vec(directive).map_err(StoreError::Directive)?;
-        Ok(private_file::replace(&self.directive_path(), &content)?)
-    }
-}
-
-/// A store that forgets everything with the process, for tests.
-#[derive(Debug, Default)]
-pub struct MemoryStore {
-    kept: Mutex<(Option<Credential>, Option<SignedDirective>)>,
-}
-
-impl Store for MemoryStore {
-    fn credential(&self) -> Result<Option<Credential>, StoreError> {
-        Ok(self.kept.lock().unwrap_or_else(PoisonError::into_inner).0.clone())
+        Ok(self.keys.save(Item::Directive, &content)?)
     }
 
-    fn save_credential(&self, credential: &Credential) -> Result<(), StoreError> {
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = (Some(credential.clone()), None);
-        Ok(())
-    }
-
-    fn directive(&self) -> Result<Option<SignedDirective>, StoreError> {
-        Ok(self.kept.lock().unwrap_or_else(PoisonError::into_inner).1.clone())
-    }
-
-    fn save_directive(&self, directive: &SignedDirective) -> Result<(), StoreError> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(directive.clone());
-        Ok(())
+    fn mark(&self) -> Mark {
+        (self.keys.mark(Item::Credential), self.keys.mark(Item::Application))
     }
 }
 
@@ -114,11 +185,12 @@ impl Store for MemoryStore {
 mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
-    use toktra_protocol::enrol::EnrolResponse;
+    use toktra_protocol::enrol::{EnrolResponse, RenewResponse};
     use toktra_protocol::{DeviceId, UnixSeconds};
 
+    use zeroize::Zeroizing;
+
     use super::*;
-    use crate::DeviceKey;
 
     /// What a backend answers to a key's request.
     fn response(key: &DeviceKey) -> EnrolResponse {
@@ -165,6 +237,89 @@ mod tests {
         keeps(&MemoryStore::default());
     }
 
+    /// What a backend answers to a renewal with this key.
+    fn renewal(key: &DeviceKey, organisation: &str) -> RenewResponse {
+        RenewResponse {
+            certificate_chain: response(key).certificate_chain,
+            organisation: organisation.into(),
+            department: None,
+            roots: "new roots".into(),
+            server_time: UnixSeconds(1),
+        }
+    }
+
+    #[test]
+    fn a_candidate_stays_until_it_is_certified_and_the_directive_outlives_that() {
+        let store = MemoryStore::default();
+        let credential = credential();
+        store.save_credential(&credential).unwrap();
+        let directive = SignedDirective { payload: "{}".into(), signature: String::new() };
+        store.save_directive(&directive).unwrap();
+        let key = store.candidate(&credential).unwrap();
+        assert_eq!(key.pkcs8(), store.candidate(&credential).unwrap().pkcs8());
+        let renewed = credential.renewed(key.clone(), renewal(&key, "Acme")).unwrap();
+        assert!(renewed.is_of_one_enrolment(&credential) && !renewed.has_certificate_of(&credential));
+        // A crash between the two writes leaves the candidate: it is not asked with again.
+        store.keys.save(Item::Credential, &renewed.to_json().unwrap()).unwrap();
+        assert_ne!(key.pkcs8(), store.candidate(&renewed).unwrap().pkcs8());
+        store.save_renewed(&renewed).unwrap();
+        assert_eq!(store.directive().unwrap(), Some(directive));
+        assert!(store.keys.load(Item::Candidate).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_candidate_of_another_device_or_a_damaged_one_is_replaced() {
+        let store = MemoryStore::default();
+        let credential = credential();
+        let key = DeviceKey::generate().unwrap();
+        let other = credential::candidate_to_json(DeviceId::from_u128(8), &key).unwrap();
+        for content in [other.as_slice(), b"{}"] {
+            store.keys.save(Item::Candidate, content).unwrap();
+            assert_ne!(store.candidate(&credential).unwrap().pkcs8(), key.pkcs8());
+        }
+    }
+
+    #[test]
+    fn a_renewal_changes_names_and_given_roots_but_not_whose_the_events_are() {
+        let enrolled = credential();
+        let key = DeviceKey::generate().unwrap();
+        let twice =
+            |credential: &Credential, name| credential.renewed(key.clone(), renewal(&key, name)).unwrap();
+        let renamed = twice(&enrolled, "Acme International");
+        assert_eq!(renamed.enrolled().organisation, "Acme International");
+        assert_eq!(renamed.enrolled().tenant(), enrolled.enrolled().tenant());
+        assert_eq!(twice(&renamed, "Third").enrolled().tenant(), enrolled.enrolled().tenant());
+        // The machine's own authorities were trusted, and are.
+        assert_eq!(renamed.enrolled().ca, None);
+        let key = DeviceKey::generate().unwrap();
+        let given = Credential::new(
+            key.clone(),
+            "acme.example".parse().unwrap(),
+            Some("old".into()),
+            response(&key),
+            UnixSeconds(1),
+        );
+        assert_eq!(twice(&given.unwrap(), "Acme").enrolled().ca.as_deref(), Some("new roots"));
+    }
+
+    #[test]
+    fn an_application_survives_the_store_goes_with_the_enrolment_and_prints_no_token() {
+        let store = MemoryStore::default();
+        let key = DeviceKey::generate().unwrap();
+        let application = Application {
+            domain: "acme.example".parse().unwrap(),
+            ca: None,
+            token: Zeroizing::new("the-token".into()),
+            key,
+        };
+        assert!(!format!("{application:?}").contains("the-token"));
+        store.save_application(&application).unwrap();
+        let again = store.application().unwrap().unwrap();
+        assert_eq!((again.token.as_str(), again.key.pkcs8()), ("the-token", application.key.pkcs8()));
+        store.save_credential(&credential()).unwrap();
+        assert!(store.application().unwrap().is_none());
+    }
+
     #[test]
     fn a_certificate_for_another_key_is_refused() {
         let response = response(&DeviceKey::generate().unwrap());
@@ -186,7 +341,8 @@ mod tests {
     fn a_damaged_credential_is_an_error_that_says_what_to_do() {
         let directory = tempfile::tempdir().unwrap();
         let store = FileStore::new(directory.path());
-        private_file::replace(&store.credential_path(), b"{}").unwrap();
-        assert!(store.credential().unwrap_err().to_string().contains("enrol the device again"));
+        store.keys.save(Item::Credential, b"{}").unwrap();
+        let error = store.credential().unwrap_err();
+        assert!(error.to_string().contains("enrol the device again") && error.cause() == Cause::Damaged);
     }
 }
