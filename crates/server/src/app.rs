@@ -10,6 +10,7 @@ use toktra_pki::Authority;
 use toktra_protocol::{ToktraDomain, UnixSeconds};
 use toktra_store::{Ledger, Store};
 
+use crate::budgets::BudgetBook;
 use crate::config::Config;
 use crate::prices::CatalogPrices;
 use crate::refusals::Refusals;
@@ -28,6 +29,8 @@ pub struct App {
     pub domain: ToktraDomain,
     /// The devices' standing in memory.
     pub roster: Roster,
+    /// What directives say of budgets, flags and locks of persons.
+    pub budgets: BudgetBook,
     /// Who was refused an enrolment lately.
     pub refusals: Refusals,
     /// The only source of time.
@@ -45,6 +48,7 @@ impl App {
         let domain = Config::read(data)?.domain;
         let authority = Authority::open(data)?;
         let store = Store::open(&data.join(DATABASE)).await?;
+        let budgets = BudgetBook::open(&store, clock.now()).await?;
         let (ledger, _task) = Ledger::start(store.clone(), Box::new(CatalogPrices), move || clock.now());
         Ok(Arc::new(Self {
             store,
@@ -52,6 +56,7 @@ impl App {
             authority: ArcSwap::from_pointee(authority),
             domain,
             roster: Roster::default(),
+            budgets,
             refusals: Refusals::default(),
             clock,
             stop: watch::Sender::new(false),

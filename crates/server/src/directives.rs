@@ -5,7 +5,6 @@
 //! [`POLL_TIMEOUT`] with the same version, freshly issued, so that a device that keeps
 //! polling always holds a directive that is far from lapsing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +12,11 @@ use axum::extract::{Query, State};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use toktra_protocol::{Code, DeviceId, Directive, Lock, SignedDirective};
+use toktra_store::book::Book;
 use toktra_store::devices::Device;
 
 use crate::app::{App, SharedApp};
+use crate::budgets::block;
 use crate::peer::{Caller, Peer, revoked};
 use crate::refusal::Refusal;
 
@@ -54,7 +55,8 @@ pub async fn directive(
     if device.is_revoked() {
         return Err(revoked());
     }
-    let directive = document(&app, caller.identity.device, &device);
+    let book = app.budgets.fresh(&app.store, app.clock.now()).await;
+    let directive = document(&app, &book, caller.identity.device, &device);
     app.authority().directive().sign(&directive).map(Json).map_err(|error| Refusal::internal(&error))
 }
 
@@ -73,18 +75,21 @@ async fn newer(app: &App, caller: &Caller, after: u64) -> Result<Arc<Device>, Re
     }
 }
 
-fn document(app: &App, id: DeviceId, device: &Device) -> Directive {
+fn document(app: &App, book: &Book, id: DeviceId, device: &Device) -> Directive {
     let now = app.clock.now();
+    let budgets = book.applying(device);
+    let lock = device.lock_message.as_deref().or_else(|| book.lock_of(device));
+    let counted = u64::try_from(device.acknowledged_sequence).unwrap_or_default();
     Directive {
         version: version(device),
         device: id,
         issued_at: now,
         valid_until: now.plus(VALID_S),
-        lock: device.lock_message.clone().map(|message| Lock { message }),
-        block: device.block(),
-        flags: BTreeMap::new(),
-        budgets: Vec::new(),
-        counted: u64::try_from(device.acknowledged_sequence).unwrap_or_default(),
+        lock: lock.map(|message| Lock { message: message.to_owned() }),
+        block: block(book, device, &budgets, now),
+        flags: book.flags(&device.organisation_id),
+        counted: book.acknowledged(id).unwrap_or(counted),
+        budgets,
         renew_before: None,
     }
 }

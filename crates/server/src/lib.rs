@@ -8,12 +8,14 @@
 //! and wait has a limit. No SQL is here.
 
 pub mod app;
+mod budgets;
 pub mod commands;
 mod config;
 mod connections;
 pub mod console;
 mod directives;
 mod enrol;
+mod exemptions;
 mod ingest;
 mod notify;
 pub mod password;

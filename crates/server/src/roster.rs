@@ -2,7 +2,7 @@
 //! administrator last said, on connections of any age, without a query.
 //!
 //! A task compares the database's change counter a few times a second and reads all devices
-//! anew when it has grown; whoever waits for a device's directive is woken by that.
+//! anew when it has grown ([`crate::budgets`]); whoever waits for a device's directive is woken by that.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,9 +95,8 @@ impl Roster {
         Ok(Some(Arc::clone(devices.entry(id).or_insert_with(|| Arc::new(Entry::new(device))))))
     }
 
-    /// Reads every device anew.
-    pub async fn refresh(&self, store: &Store) -> Result<(), StoreError> {
-        let rows = devices::all(store).await?;
+    /// Takes every device as it was read, and wakes whoever waits for a change of it.
+    pub fn update(&self, rows: Vec<Device>) -> Result<(), StoreError> {
         let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
             let id = row.device_id()?;

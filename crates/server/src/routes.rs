@@ -5,11 +5,11 @@ use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use toktra_protocol::{Code, codec, enrol};
+use toktra_protocol::{Code, budget, codec, enrol};
 
 use crate::app::SharedApp;
 use crate::refusal::Refusal;
-use crate::{console, directives, ingest};
+use crate::{console, directives, exemptions, ingest};
 
 /// The API host: enrolment, health and the console.
 pub fn api(app: SharedApp) -> Router {
@@ -27,6 +27,7 @@ pub fn ingest(app: SharedApp) -> Router {
     let own = Router::new()
         .route(codec::EVENTS_PATH, post(ingest::events))
         .route(codec::DIRECTIVE_PATH, get(directives::directive))
+        .route(budget::EXEMPTION_PATH, post(exemptions::request))
         .with_state(app);
     with_fallbacks(own)
 }

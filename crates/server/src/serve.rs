@@ -73,7 +73,7 @@ impl Server {
     /// Binds the address and makes the hosts' certificates.
     pub async fn bind(app: SharedApp, address: SocketAddr) -> anyhow::Result<Self> {
         let configurations = Configurations::new(&app.authority(), &app.domain, app.clock.now())?;
-        app.roster.refresh(&app.store).await?;
+        app.budgets.follow(&app.store, &app.roster, None, app.clock.now()).await?;
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         Ok(Self {
@@ -236,13 +236,7 @@ async fn watch_changes(app: SharedApp) {
     let mut seen = None;
     loop {
         ticks.tick().await;
-        let counter = app.store.changes().await;
-        let read = match counter {
-            Ok(counter) if seen == Some(counter) => continue,
-            Ok(counter) => app.roster.refresh(&app.store).await.map(|()| counter),
-            Err(error) => Err(error),
-        };
-        match read {
+        match app.budgets.follow(&app.store, &app.roster, seen, app.clock.now()).await {
             Ok(counter) => seen = Some(counter),
             Err(error) => tracing::error!(%error, "The devices could not be read anew."),
         }
