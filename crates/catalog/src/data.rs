@@ -25,13 +25,16 @@ const FILES: &[(&str, &str)] = &[
     ("models", include_str!("../data/models.toml")),
     ("openai", include_str!("../data/openai.toml")),
     ("prices/anthropic", include_str!("../data/prices/anthropic.toml")),
+    ("prices/aws", include_str!("../data/prices/aws.toml")),
     ("prices/azure", include_str!("../data/prices/azure.toml")),
     ("prices/cohere", include_str!("../data/prices/cohere.toml")),
     ("prices/deepseek", include_str!("../data/prices/deepseek.toml")),
     ("prices/google", include_str!("../data/prices/google.toml")),
     ("prices/groq", include_str!("../data/prices/groq.toml")),
     ("prices/mistral", include_str!("../data/prices/mistral.toml")),
+    ("prices/moonshot", include_str!("../data/prices/moonshot.toml")),
     ("prices/openai", include_str!("../data/prices/openai.toml")),
+    ("prices/perplexity", include_str!("../data/prices/perplexity.toml")),
     ("prices/xai", include_str!("../data/prices/xai.toml")),
 ];
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
-use toktra_catalog::{Catalog, CatalogError, Kind, Pattern, Tokens, is_ech_public_name};
+use toktra_catalog::{Catalog, CatalogError, Kind, Pattern, Share, Tokens, is_ech_public_name};
 
 const NOVEMBER_2026: u64 = 1_795_392_000;
 
@@ -149,25 +149,49 @@ fn the_outer_name_of_ech_is_no_providers() {
 
 #[test]
 fn a_provider_with_prices_can_be_priced_from_its_first_typical_model_on() {
+    let catalog = Catalog::builtin();
     let million = Tokens { low: 1_000_000, point: 1_000_000, high: 1_000_000 };
+    let day_s = 86_400;
     let mut priced = 0;
-    for service in Catalog::builtin().services().iter().filter(|s| matches!(s.kind, Kind::Api | Kind::Cloud))
-    {
-        if Catalog::builtin().provider(service).models().next().is_none() {
+    for service in catalog.services().iter().filter(|s| matches!(s.kind, Kind::Api | Kind::Cloud)) {
+        let provider = catalog.provider(service);
+        if provider.models().next().is_none() {
             continue;
         }
         priced += 1;
-        for at in [1_767_225_600, NOVEMBER_2026, NOVEMBER_2026 + 365 * 86_400] {
-            let cost = Catalog::builtin().cost(&service.id, &[], at, million, million).unwrap();
+        let is_typical = |day: &u64| provider.models_at(day * day_s).any(|model| model.typical);
+        let first = (0..NOVEMBER_2026 / day_s).find(is_typical).unwrap();
+        for day in first..NOVEMBER_2026 / day_s + 365 {
+            let cost = catalog.cost(&service.id, &[], day * day_s, million, million).unwrap();
             assert!(0 < cost.low_micros && cost.low_micros <= cost.point_micros, "{}", service.id);
-            assert!(
-                cost.point_micros <= cost.high_micros && cost.high_micros < 1_000_000_000,
-                "{}",
-                service.id
-            );
+            assert!(cost.point_micros <= cost.high_micros, "{}", service.id);
+            assert!(cost.high_micros <= 90_000_000, "{}: rare models are not in the range", service.id);
         }
     }
-    assert!(priced >= 8, "{priced}");
+    assert!(priced >= 14, "{priced}");
+}
+
+#[test]
+fn every_file_of_prices_is_compiled_in() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/data/prices");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let id = path.file_stem().unwrap().to_str().unwrap();
+        let provider = Catalog::builtin().providers().iter().find(|provider| provider.id == id);
+        assert!(provider.is_some_and(|provider| provider.models().next().is_some()), "{id}");
+    }
+}
+
+#[test]
+fn a_declared_mix_narrows_the_range_to_its_models() {
+    // gpt-5: $1.25 ($0.125 from the cache) and $10; gpt-5-mini: $0.25 ($0.025) and $2.
+    let million = Tokens { low: 1_000_000, point: 1_000_000, high: 1_000_000 };
+    let mix = [Share { model: "gpt-5", permille: 700 }, Share { model: "gpt-5-mini", permille: 300 }];
+    let cost = Catalog::builtin().cost("openai-api", &mix, NOVEMBER_2026, million, million).unwrap();
+    assert_eq!((cost.low_micros, cost.point_micros, cost.high_micros), (2_025_000, 8_550_000, 11_250_000));
+    let elsewhere = Catalog::builtin().cost("anthropic-api", &mix, NOVEMBER_2026, million, million);
+    assert_eq!(elsewhere, Catalog::builtin().cost("anthropic-api", &[], NOVEMBER_2026, million, million));
+    assert_eq!(Catalog::builtin().cost("chatgpt", &mix, NOVEMBER_2026, million, million), None);
 }
 
 #[test]

@@ -1,0 +1,51 @@
+//! Chores of this repository, for those who work on it. Nothing here is shipped.
+
+mod list;
+mod merge;
+mod micros;
+mod prices;
+mod python;
+mod render;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of this repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Bring the catalogue's prices up to a public list of prices.
+    Prices(prices::Options),
+}
+
+fn main() -> ExitCode {
+    let Chore::Prices(options) = Arguments::parse().chore;
+    match prices::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write as _;
+            let _ = writeln!(std::io::stderr(), "xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}
