@@ -1,5 +1,8 @@
 //! The command line: what each command does, and the exit status that tells a script why not.
 
+mod budget;
+mod documents;
+
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -9,6 +12,7 @@ use std::{fmt, io};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use toktra_identity::{FileStore, Store as _};
 use toktra_protocol::local::{self, Answer, Ask, CONTROL_SOCKET, Frames, Status};
 use toktra_protocol::{SignedDirective, ToktraDomain};
@@ -18,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::daemon::{self, Places};
 use crate::enrolment::enrol;
-use crate::{dial, report};
+use crate::{dial, menu, report};
 
 /// Anything that has no status of its own.
 const FAILED: u8 = 1;
@@ -32,6 +36,8 @@ const UNREACHABLE: u8 = 5;
 const ENROLLED_ALREADY: u8 = 6;
 /// The daemon is not running.
 const NOT_RUNNING: u8 = 7;
+/// This version does not have what was asked for.
+const UNAVAILABLE: u8 = 8;
 
 /// A flush may take a minute.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
@@ -73,6 +79,33 @@ enum Command {
     },
     /// Send what waits, now.
     Flush,
+    /// Show the budgets that apply to this device, or ask for more of one.
+    Budget(budget::Budget),
+    /// Show privacy hours: not in this version.
+    Privacy {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show personal mode: not in this version.
+    Personal {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the menu and notifications in this desktop session.
+    Menu,
+    /// Print a shell's completions.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the manual pages into a directory.
+    #[command(hide = true)]
+    Man {
+        /// The directory.
+        directory: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -110,6 +143,12 @@ impl CommandLine {
             Command::Run => run(&places),
             Command::Status { json } => status(&places, json),
             Command::Flush => flush(&places),
+            Command::Budget(options) => budget::budget(&places, options),
+            Command::Privacy { json } => budget::privacy(json),
+            Command::Personal { json } => budget::personal(json),
+            Command::Menu => show_menu(&places),
+            Command::Completions { shell } => Ok(documents::completions(shell)),
+            Command::Man { directory } => documents::manual(&directory),
         };
         match done {
             Ok(code) => ExitCode::from(code),
@@ -123,6 +162,11 @@ impl CommandLine {
 
 fn run(places: &Places) -> anyhow::Result<u8> {
     runtime()?.block_on(daemon::run(places, Clock::System))?;
+    Ok(0)
+}
+
+fn show_menu(places: &Places) -> anyhow::Result<u8> {
+    runtime()?.block_on(menu::run(places.run.join(CONTROL_SOCKET), Clock::System))?;
     Ok(0)
 }
 
@@ -204,21 +248,29 @@ fn warn_of_skew(here: u64, there: u64) {
 }
 
 fn status(places: &Places, json: bool) -> anyhow::Result<u8> {
+    let (status, code) = known(places)?;
+    if json {
+        say(format_args!("{}", serde_json::to_string_pretty(&status)?))?;
+    } else {
+        let zone = jiff::tz::TimeZone::system();
+        say(format_args!("{}", report::text(&status, Clock::System.now(), &zone).trim_end()))?;
+    }
+    Ok(code)
+}
+
+/// What is known, and the exit status that says from where.
+fn known(places: &Places) -> anyhow::Result<(Status, u8)> {
     let (status, running) = match ask(places, &Ask::Status) {
         Ok(Answer::Status(status)) => (*status, true),
         Ok(Answer::Refused { reason } | Answer::Done { message: reason }) => anyhow::bail!(reason),
         Err(_) => (status_at_rest(places), false),
     };
-    if json {
-        say(format_args!("{}", serde_json::to_string_pretty(&status)?))?;
-    } else {
-        say(format_args!("{}", report::text(&status, Clock::System.now()).trim_end()))?;
-    }
-    Ok(match (running, status.device) {
+    let code = match (running, status.device) {
         (false, _) => NOT_RUNNING,
         (true, None) => NOT_ENROLLED,
         (true, Some(_)) => 0,
-    })
+    };
+    Ok((status, code))
 }
 
 /// What the disk tells while the daemon is not running.

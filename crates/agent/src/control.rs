@@ -1,5 +1,6 @@
-//! The command line's socket: everyone may ask for the status, root and the agent's account
-//! for a flush. Also what both sockets share: binding, and whom to trust.
+//! The command line's socket: everyone may ask for the status, watch it and ask for more of a
+//! budget; root and the agent's account may ask for a flush. Also what both sockets share:
+//! binding, and whom to trust.
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
@@ -17,8 +18,11 @@ use tokio::time::{sleep, timeout};
 use toktra_protocol::local::{self, Answer, Ask, Frames};
 
 use crate::board::Board;
+use crate::exemption;
+use crate::watchers::{self, Watchers};
 
-const CONNECTIONS: usize = 16;
+/// Of these, sixteen are always left for those who ask once.
+const CONNECTIONS: usize = 16 + watchers::LIMIT;
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A flush may have to wait for several batches.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,16 +48,19 @@ pub fn is_trusted(stream: &UnixStream) -> bool {
 /// Serves command lines until the agent stops.
 pub async fn serve(listener: UnixListener, board: Arc<Board>) {
     let mut connections = JoinSet::new();
+    let watchers = Arc::new(Watchers::new(Arc::clone(&board)));
+    let looking = Arc::clone(&watchers);
+    connections.spawn(async move { looking.look().await });
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, _)) if connections.len() < CONNECTIONS => {
-                let board = Arc::clone(&board);
+            Ok((stream, _)) if connections.len() <= CONNECTIONS => {
+                let (board, watchers) = (Arc::clone(&board), Arc::clone(&watchers));
                 connections.spawn(async move {
-                    if let Err(error) = answer(stream, &board).await {
+                    if let Err(error) = answer(stream, &board, &watchers).await {
                         tracing::debug!("A command line was not answered: {error:#}");
                     }
                 });
@@ -67,13 +74,14 @@ pub async fn serve(listener: UnixListener, board: Arc<Board>) {
     }
 }
 
-async fn answer(mut stream: UnixStream, board: &Board) -> anyhow::Result<()> {
+async fn answer(mut stream: UnixStream, board: &Board, watchers: &Watchers) -> anyhow::Result<()> {
     let ask = timeout(ASK_TIMEOUT, read_ask(&mut stream)).await??;
     let answer = match ask {
         Ask::Status => Answer::Status(Box::new(board.status())),
         Ask::Flush if is_trusted(&stream) => flush(board).await,
         Ask::Flush => refused("only root may ask for a flush; run the command with sudo"),
-        Ask::Watch | Ask::RequestMore { .. } => refused("this version of the agent cannot do that yet"),
+        Ask::Watch => return watchers.serve(stream).await,
+        Ask::RequestMore { budget, reason } => request_more(board, budget.as_deref(), &reason).await,
     };
     timeout(ASK_TIMEOUT, stream.write_all(&local::encode(&answer)?)).await??;
     Ok(())
@@ -90,6 +98,17 @@ async fn flush(board: &Board) -> Answer {
         Ok(Some(())) => Answer::Status(Box::new(board.status())),
         Ok(None) => refused("the agent is stopping; ask again in a moment"),
         Err(_) => refused("the backend takes long; the agent goes on, see `toktra-agent status`"),
+    }
+}
+
+async fn request_more(board: &Board, budget: Option<&str>, reason: &str) -> Answer {
+    match exemption::request_more(board, budget, reason).await {
+        Ok(name) => Answer::Done {
+            message: format!(
+                "Your administrators were asked for more of {name}. You will see it here when they have decided."
+            ),
+        },
+        Err(error) => refused(&error.to_string()),
     }
 }
 

@@ -22,9 +22,11 @@ pub mod directives;
 pub mod enrolment;
 pub mod exemption;
 pub mod extension;
+pub mod menu;
 pub mod report;
 pub mod spooler;
 pub mod uplink;
+pub mod watchers;
 
 /// Version of the agent.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,15 +1,19 @@
-//! The status for people: one aligned line for each fact, then what is not as it should be.
+//! The status for people: one aligned line for each fact, then what is not as it should be;
+//! and the budgets in the words of the menu. Times are in the machine's zone.
 
 use std::fmt::Write as _;
-use std::time::{Duration, UNIX_EPOCH};
 
-use toktra_protocol::local::Status;
-use toktra_protocol::{BlockReason, UnixSeconds};
+use jiff::tz::TimeZone;
+use toktra_menu::words::{self, MESSAGE_LIMIT, NAME_LIMIT, moment};
+use toktra_protocol::local::{IdentityPhase, Status};
+use toktra_protocol::{Budget, UnixSeconds};
 
 const LABEL_WIDTH: usize = 14;
+/// Labels of a budget's facts are short.
+const FACT_WIDTH: usize = 8;
 
 /// The status as text.
-pub fn text(status: &Status, now: UnixSeconds) -> String {
+pub fn text(status: &Status, now: UnixSeconds, zone: &TimeZone) -> String {
     let mut text = format!("Toktra agent {}\n", status.agent_version);
     let mut line = |label: &str, value: String| {
         let _ = writeln!(text, "  {label:<LABEL_WIDTH$}  {value}");
@@ -24,9 +28,12 @@ pub fn text(status: &Status, now: UnixSeconds) -> String {
         line("Organisation", format!("{organisation}{}", department.unwrap_or_default()));
     }
     if let Some(until) = status.certificate_until {
-        line("Certificate", format!("until {} ({})", date(until), distance(until, now)));
+        line("Certificate", format!("until {}", moment(until, now, zone)));
     }
-    let flush = status.last_flush.map(|at| format!("{} ({})", date(at), distance(at, now)));
+    if let Some(words) = identity(status, now, zone) {
+        line("Identity", words);
+    }
+    let flush = status.last_flush.map(|at| moment(at, now, zone));
     line("Last flush", flush.unwrap_or_else(|| "none since the agent started".to_owned()));
     if let Some(error) = &status.last_error {
         line("Last error", error.clone());
@@ -35,11 +42,15 @@ pub fn text(status: &Status, now: UnixSeconds) -> String {
     line("Acknowledged", events(status.acknowledged));
     line("Dropped", events(status.events_dropped));
     line("Extension", extension(status));
-    let issued = status.directive_issued_at.map(|at| format!(", issued {}", date(at))).unwrap_or_default();
-    let directive = status.directive_version.map(|version| format!("version {version}{issued}"));
+    let issued = status.directive_issued_at.map(|at| format!(", issued {}", moment(at, now, zone)));
+    let directive =
+        status.directive_version.map(|version| format!("version {version}{}", issued.unwrap_or_default()));
     line("Directive", directive.unwrap_or_else(|| "none".to_owned()));
     line("Lock", status.lock.as_ref().map_or("no".to_owned(), |lock| format!("yes: {}", lock.message)));
-    line("Block", block(status));
+    line("Block", block(status, now, zone));
+    for (index, budget) in status.budgets.iter().enumerate() {
+        line(if index == 0 { "Budgets" } else { "" }, words::glance(budget));
+    }
     if status.degraded.is_empty() {
         text.push_str("All is well.\n");
     } else {
@@ -49,6 +60,59 @@ pub fn text(status: &Status, now: UnixSeconds) -> String {
         }
     }
     text
+}
+
+/// The budgets as text.
+pub fn budgets(status: &Status, now: UnixSeconds, zone: &TimeZone) -> String {
+    let mut text = String::new();
+    if let Some(lock) = &status.lock {
+        let _ = writeln!(text, "Locked by an administrator: {}", words::clean(&lock.message, MESSAGE_LIMIT));
+    }
+    if status.block.is_some() {
+        let _ = writeln!(text, "Blocked: {}", block(status, now, zone));
+    }
+    if status.cap_opened {
+        text.push_str("A hard cap is open: the backend has been out of reach too long.\n");
+    }
+    if status.budgets.is_empty() {
+        text.push_str("No budget applies to this device.\n");
+    }
+    for budget in &status.budgets {
+        one_budget(&mut text, budget, now, zone);
+    }
+    if let Some(issued) = status.directive_issued_at {
+        let _ = writeln!(
+            text,
+            "As the backend knew {}, and what this device used since.",
+            words::distance(issued, now)
+        );
+    }
+    text
+}
+
+fn one_budget(text: &mut String, budget: &Budget, now: UnixSeconds, zone: &TimeZone) {
+    let name = words::clean(&budget.name, NAME_LIMIT);
+    let _ = writeln!(text, "{name}: {} (counts {})", words::glance(budget), words::scope(budget.scope));
+    let facts = words::facts(budget, now, zone).into_iter();
+    for (label, value) in facts.chain([("Id", words::clean(&budget.id, NAME_LIMIT))]) {
+        let _ = writeln!(text, "  {label:<FACT_WIDTH$}  {value}");
+    }
+}
+
+/// What is going on with the identity, where there is something to say.
+fn identity(status: &Status, now: UnixSeconds, zone: &TimeZone) -> Option<String> {
+    let phase = match status.identity.phase {
+        IdentityPhase::Unenrolled => return None,
+        IdentityPhase::Pending => "awaits an administrator's approval",
+        IdentityPhase::Enrolled => "well",
+        IdentityPhase::Renewing => "gets a new certificate",
+        IdentityPhase::Recovering => "recovers with an expired certificate",
+        IdentityPhase::Revoked => "revoked by an administrator",
+        IdentityPhase::Lost => "not known to the backend: enrol the device again",
+    };
+    let renews = status.identity.renews_at.map(|at| format!(", renews {}", moment(at, now, zone)));
+    let refused = status.identity.refused.map(|code| format!("; the backend said {}", code.name()));
+    Some(format!("{phase}{}{}", renews.unwrap_or_default(), refused.unwrap_or_default()))
 }
 
 fn events(count: u64) -> String {
@@ -66,40 +130,57 @@ fn extension(status: &Status) -> String {
     }
 }
 
-fn block(status: &Status) -> String {
+fn block(status: &Status, now: UnixSeconds, zone: &TimeZone) -> String {
     let Some(block) = &status.block else { return "no".to_owned() };
-    let reason = match block.reason {
-        BlockReason::Budget => "the budget is spent",
-        BlockReason::Lock => "an administrator's lock",
-        BlockReason::Provider => "an administrator's choice",
-    };
-    let what =
-        if block.providers.is_empty() { "every provider".to_owned() } else { block.providers.join(", ") };
-    format!("{what}, {reason}: {}", block.message)
-}
-
-/// A time in UTC, as HTTP writes it.
-fn date(at: UnixSeconds) -> String {
-    // Year 9999 is where that form ends.
-    let at = UNIX_EPOCH + Duration::from_secs(at.0.min(253_402_300_799));
-    httpdate::fmt_http_date(at)
-}
-
-fn distance(at: UnixSeconds, now: UnixSeconds) -> String {
-    let apart = match at.0.abs_diff(now.0) {
-        seconds @ ..120 => format!("{seconds} s"),
-        seconds @ ..7_200 => format!("{} min", seconds / 60),
-        seconds @ ..172_800 => format!("{} h", seconds / 3_600),
-        seconds => format!("{} days", seconds / 86_400),
-    };
-    if at > now { format!("in {apart}") } else { format!("{apart} ago") }
+    let until = block.until.map(|until| format!(", until {}", moment(until, now, zone)));
+    let message = words::clean(&block.message, MESSAGE_LIMIT);
+    format!("{}{}: {message}", words::why_blocked(block), until.unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
-    use toktra_protocol::{Block, DeviceId};
+    use toktra_protocol::budget::{Period, Scope, Unit};
+    use toktra_protocol::{Block, BlockReason, DeviceId, Estimate};
 
     use super::*;
+
+    fn budget(now: UnixSeconds) -> Budget {
+        Budget {
+            id: "b-7".into(),
+            name: "Research".into(),
+            scope: Scope::Department,
+            unit: Unit::Micros,
+            period: Period::Weekly,
+            period_start: now,
+            period_end: now.plus(86_400 * 3),
+            limit: 100_000_000,
+            spent: Estimate { low: 30_000_000, point: 38_000_000, high: 45_000_000 },
+            tokens_unpriced: 1_000_000,
+            thresholds: vec![90],
+            hard: false,
+            exempt_until: None,
+        }
+    }
+
+    #[test]
+    fn a_budget_has_all_its_facts_and_its_identifier() {
+        let now = UnixSeconds(784_111_777);
+        let issued = Some(UnixSeconds(now.0 - 180));
+        let status = Status { budgets: vec![budget(now)], directive_issued_at: issued, ..Status::default() };
+        assert_eq!(
+            budgets(&status, now, &TimeZone::UTC),
+            "Research: 62 % of Research left (counts the department)
+  Spent     $38.00 (between $30.00 and $45.00)
+  Unpriced  1.00 M tokens without a known price, not in these dollars
+  Left      $62.00 of $100.00
+  Limit     soft: warns at 90 %, never blocks
+  Period    weekly, ends Wed 9 Nov 1994, 08:49 (in 3 days)
+  Id        b-7
+As the backend knew 3 min ago, and what this device used since.
+"
+        );
+        assert_eq!(budgets(&Status::default(), now, &TimeZone::UTC), "No budget applies to this device.\n");
+    }
 
     #[test]
     fn every_fact_has_its_line() {
@@ -120,26 +201,28 @@ mod tests {
                 reason: BlockReason::Budget,
                 message: "Ask Ms Lee.".into(),
                 providers: vec!["openai".into()],
-                until: None,
+                until: Some(now.plus(86_400 * 3)),
                 budget: None,
             }),
+            budgets: vec![budget(now)],
             degraded: vec!["something".into()],
             ..Status::default()
         };
         assert_eq!(
-            text(&status, now),
+            text(&status, now, &TimeZone::UTC),
             "Toktra agent 0.1.0
   Enrolled        with acme.example as 00000000-0000-0000-0000-000000000007
   Organisation    Acme, department Research
-  Certificate     until Fri, 03 Feb 1995 08:49:37 GMT (in 89 days)
-  Last flush      Sun, 06 Nov 1994 08:49:32 GMT (5 s ago)
+  Certificate     until Fri 3 Feb 1995, 08:49 (in 89 days)
+  Last flush      Sun 6 Nov 1994, 08:49 (5 s ago)
   Waiting         1 event
   Acknowledged    12 events
   Dropped         0 events
   Extension       connected
   Directive       version 5
   Lock            no
-  Block           openai, the budget is spent: Ask Ms Lee.
+  Block           openai, the budget is spent, until Wed 9 Nov 1994, 08:49 (in 3 days): Ask Ms Lee.
+  Budgets         62 % of Research left
 Not as it should be:
   - something
 "
@@ -149,6 +232,6 @@ Not as it should be:
     #[test]
     fn any_number_makes_a_text() {
         let status = Status { certificate_until: Some(UnixSeconds(u64::MAX)), ..Status::default() };
-        assert!(text(&status, UnixSeconds(0)).contains("9999"));
+        assert!(text(&status, UnixSeconds(0), &TimeZone::UTC).contains("9999"));
     }
 }

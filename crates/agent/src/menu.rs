@@ -1,0 +1,169 @@
+//! The menu in the user's session on Linux: follows the agent over its local socket, draws
+//! `toktra_menu` as a StatusNotifierItem, shows its notices, and passes clicks on. The only part
+//! of this program that speaks D-Bus; the daemon never runs it.
+//!
+//! Invariants: what it shows is `toktra_menu`'s, word for word; it survives an agent and a
+//! StatusNotifierWatcher that are away and comes back with them; a notice counts as said only
+//! once the desktop has taken it.
+
+mod link;
+mod memory;
+mod notifications;
+mod reason;
+mod tray;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use jiff::tz::TimeZone;
+use ksni::TrayMethods as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use toktra_menu::{Action, Announced, MenuModel, Notice, Situation, Urgency};
+use toktra_protocol::local::Status;
+use zbus::fdo::{RequestNameFlags, RequestNameReply};
+
+use crate::clock::Clock;
+use memory::Memory;
+use tray::Tray;
+
+/// Owned by the one menu of a session.
+const BUS_NAME: &str = "com.toktra.agent.Menu";
+/// How often ages and distances are written anew, and whether the session still is there.
+const TICK: Duration = Duration::from_secs(30);
+/// Between attempts to register with a desktop that has a broken watcher.
+const REGISTER_PAUSE: Duration = Duration::from_secs(10);
+/// Clicks that may wait.
+const CLICKS: usize = 4;
+
+/// Shows the menu until the session ends or SIGTERM comes.
+pub async fn run(socket: PathBuf, clock: Clock) -> anyhow::Result<()> {
+    let session = zbus::Connection::session()
+        .await
+        .context("no desktop session answers over D-Bus; run this within one")?;
+    let name = session.request_name_with_flags(BUS_NAME, RequestNameFlags::DoNotQueue.into()).await;
+    if !matches!(name, Ok(RequestNameReply::PrimaryOwner)) {
+        tracing::info!("The menu runs in this session already.");
+        return Ok(());
+    }
+    let (heard, status) = watch::channel(None);
+    let (clicks, clicked) = mpsc::channel(CLICKS);
+    let follower = tokio::spawn(link::follow(socket.clone(), heard));
+    let memory = Memory::of_user();
+    let announced = memory.recall();
+    let menu = Menu { session, socket, clock, status, announced, memory };
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let ended = tokio::select! {
+        ended = menu.show(clicks, clicked) => ended,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    follower.abort();
+    ended
+}
+
+struct Menu {
+    session: zbus::Connection,
+    socket: PathBuf,
+    clock: Clock,
+    status: watch::Receiver<Option<Arc<Status>>>,
+    announced: Announced,
+    memory: Memory,
+}
+
+impl Menu {
+    async fn show(
+        mut self,
+        clicks: mpsc::Sender<Action>,
+        mut clicked: mpsc::Receiver<Action>,
+    ) -> anyhow::Result<()> {
+        let handle = register(Tray::new(self.model(), clicks)).await?;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = self.status.changed() => changed?,
+                Some(action) = clicked.recv() => self.act(action),
+                _ = tick.tick() => {
+                    notifications::ping(&self.session).await.context("the desktop session has ended")?;
+                }
+            }
+            let model = self.model();
+            if handle.update(|tray| tray.show(model)).await.is_none() {
+                bail!("the desktop has dropped the icon");
+            }
+            self.announce().await;
+        }
+    }
+
+    fn situation<R>(&self, of: impl FnOnce(&Situation<'_>) -> R) -> R {
+        let status = self.status.borrow().clone();
+        let (now, zone) = (self.clock.now(), TimeZone::system());
+        of(&Situation { status: status.as_deref(), privacy: None, personal: None, now, zone: &zone })
+    }
+
+    fn model(&self) -> MenuModel {
+        self.situation(MenuModel::new)
+    }
+
+    /// Tells what is new. What the desktop did not take is told again next time.
+    async fn announce(&mut self) {
+        let mut announced = self.announced.clone();
+        let news = self.situation(|situation| announced.news(situation));
+        for notice in &news {
+            if let Err(error) = notifications::show(&self.session, notice).await {
+                tracing::warn!("The desktop shows no notification: {error:#}");
+                return;
+            }
+        }
+        if announced != self.announced {
+            self.announced = announced;
+            self.memory.keep(&self.announced);
+        }
+    }
+
+    fn act(&self, action: Action) {
+        let Action::RequestMore { budget } = action;
+        let (session, socket) = (self.session.clone(), self.socket.clone());
+        tokio::spawn(async move {
+            if let Some(notice) = request_more(socket, budget).await
+                && let Err(error) = notifications::show(&session, &notice).await
+            {
+                tracing::warn!("The desktop shows no notification: {error:#}");
+            }
+        });
+    }
+}
+
+/// Puts the icon up. A desktop whose watcher is there but does not work is asked again.
+async fn register(mut tray: Tray) -> anyhow::Result<ksni::Handle<Tray>> {
+    loop {
+        let again = tray.clone();
+        match tray.assume_sni_available(true).spawn().await {
+            Ok(handle) => return Ok(handle),
+            Err(ksni::Error::Dbus(error)) => return Err(error).context("cannot put the icon up"),
+            Err(error) => tracing::warn!(%error, "The desktop does not take the icon."),
+        }
+        sleep(REGISTER_PAUSE).await;
+        tray = again;
+    }
+}
+
+/// Asks the user for a reason and the agent for more; what there is to say of it.
+async fn request_more(socket: PathBuf, budget: String) -> Option<Notice> {
+    let (summary, body) = match reason::ask().await {
+        reason::Reason::Given(reason) => match link::request_more(&socket, budget, reason).await {
+            Ok(message) => ("You asked for more", message),
+            Err(error) => ("You did not get through", format!("{error:#}")),
+        },
+        reason::Reason::Withheld => return None,
+        reason::Reason::NoDialog => (
+            "Say why you need more",
+            "Run in a terminal: toktra-agent budget request --reason \"your reason\"".to_owned(),
+        ),
+    };
+    Some(Notice { urgency: Urgency::Normal, summary: summary.to_owned(), body })
+}
