@@ -14,12 +14,16 @@ mod key;
 pub mod keychain;
 pub mod keystore;
 pub mod life;
+mod machine;
 mod private_file;
 mod store;
+mod timeless;
 
 pub use credential::{Application, Credential, CredentialError, Enrolled};
 pub use directive::{DirectiveError, DirectiveKey};
 pub use key::{DeviceKey, KeyError};
 pub use keystore::{Cause, Item, KeyStore, KeyStoreError};
+pub use machine::hardware;
 pub use private_file::FileError;
 pub use store::{DeviceStore, FileStore, KeyedStore, Mark, MemoryStore, Store, StoreError};
+pub use timeless::Timeless;

@@ -249,9 +249,9 @@ impl Life {
         }
     }
 
-    /// A new application, or a new certificate that came another way: nothing said before holds.
-    pub fn begin(&mut self) {
-        *self = Self::default();
+    /// There is a new application: nothing said of a former one holds.
+    pub fn apply(&mut self) {
+        self.enrolment = Pace::default();
     }
 
     fn has_expired(&self, facts: &Facts, term: &Term) -> bool {
