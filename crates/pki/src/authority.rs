@@ -1,45 +1,32 @@
-//! Making the authority, opening it, and issuing with it.
+//! Opening the authority and issuing with it.
 //!
 //! ```text
-//! DIR/root/root.key          take offline; needed only to renew what follows
-//! DIR/root.pem               give to agents and browsers
+//! DIR/root.pem                the roots to believe: give to agents and browsers
+//! DIR/root/root.key           take offline; only rotations need it
+//! DIR/authority/state.json    what is in force (crate::state)
+//! DIR/authority/root.pem      the root's certificate
 //! DIR/authority/devices.{pem,key}     Toktra Intermediate CA
 //! DIR/authority/server.{pem,key}      Toktra Server CA
 //! DIR/authority/directive.key         signs directives
 //! ```
+//!
+//! What rotations make lies beside these under names that end in the key's identifier. Keys are
+//! encrypted ([`crate::PassphraseFile`]), opened once, and zeroised when dropped.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256,
-    PKCS_ED25519, PublicKeyData, SanType, SerialNumber, SigningKey,
-};
+use rcgen::{Certificate, CertificateParams, Issuer, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use toktra_protocol::{DeviceId, ToktraDomain, UnixSeconds};
+use toktra_protocol::{DeviceId, UnixSeconds};
 use uuid::Uuid;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
-use zeroize::Zeroizing;
 
-use crate::files::{
-    OFFLINE, ONLINE, make_directory, read_certificate, read_key, write_certificate, write_key,
-};
+use crate::files::{OFFLINE, ONLINE, read_certificate, read_text};
+use crate::keys::{CaKey, KeyOpener, new_key};
+use crate::passphrase::{PassphraseError, PassphraseFile};
+use crate::profile::{self, end_of, hexadecimal, key_id};
+use crate::state::{Ca, Line, STATE, State};
 use crate::{DeviceTrust, DirectiveSigner, VerifiedCsr};
-
-const DAY_S: u64 = 24 * 60 * 60;
-const ROOT_DAYS: u64 = 3653;
-const INTERMEDIATE_DAYS: u64 = 730;
-const DEVICE_DAYS: u64 = 90;
-const SERVER_DAYS: u64 = 90;
-/// Laptops' clocks drift.
-const BACKDATED_S: u64 = 5 * 60;
-
-/// What signs certificates: a key in memory today, a KMS or HSM behind the same trait.
-pub trait Signer: SigningKey + Send + Sync {}
-
-impl<S: SigningKey + Send + Sync> Signer for S {}
 
 /// Why the authority did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +46,38 @@ pub enum AuthorityError {
     /// A file does not hold a certificate.
     #[error("`{}` does not hold a certificate in PEM", .0.display())]
     CertificateFile(PathBuf),
+    /// There is no passphrase to open keys with.
+    #[error("the CA keys are encrypted")]
+    Passphrase(#[from] PassphraseError),
+    /// The passphrase is not the key's.
+    #[error(
+        "the passphrase does not open `{}`; give the one that it was encrypted under (--passphrase-file, \
+         or --root-passphrase-file for a root's key)", .0.display()
+    )]
+    WrongPassphrase(PathBuf),
+    /// The key is not the certificate's.
+    #[error("`{}` is not the key of `{}`", key.display(), certificate.display())]
+    OtherKey {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        certificate: PathBuf,
+    },
+    /// The state cannot be read.
+    #[error("`{}` does not say what is in force; put back the last good copy", path.display())]
+    State {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The state was written by a newer version.
+    #[error("`{}` was written by a newer version of the server; run that one", .0.display())]
+    StateFormat(PathBuf),
+    /// The issuer's own certificate has expired.
+    #[error("the issuing CA has expired; rotate it (`toktra-server ca status` shows which)")]
+    Expired,
     /// A key could not be used.
     #[error("a key could not be used")]
     Key,
@@ -78,7 +97,7 @@ pub enum AuthorityError {
 pub struct DeviceCertificate {
     /// DER.
     pub der: CertificateDer<'static>,
-    /// Leaf and intermediate, PEM, leaf first.
+    /// Leaf and intermediate, PEM, leaf first; while a root is rotated, its cross certificate too.
     pub chain_pem: String,
     /// Hexadecimal.
     pub serial: String,
@@ -92,7 +111,7 @@ pub struct DeviceCertificate {
 
 /// A certificate for one of the backend's own hosts, with its key. `Debug` shows neither.
 pub struct ServerCertificate {
-    /// Leaf and server CA, leaf first.
+    /// Leaf and server CA, leaf first; while a root is rotated, its cross certificate too.
     pub chain: Vec<CertificateDer<'static>>,
     /// The leaf's key.
     pub key: PrivateKeyDer<'static>,
@@ -108,10 +127,14 @@ impl fmt::Debug for ServerCertificate {
 
 /// What the running server holds: everything but the root's key.
 pub struct Authority {
-    devices: IssuingCa,
+    /// The intermediates that are trusted; the first one issues.
+    devices: Vec<IssuingCa>,
     servers: IssuingCa,
     directive: DirectiveSigner,
     trust: DeviceTrust,
+    roots_pem: String,
+    renew_before: Option<UnixSeconds>,
+    plain_keys: Vec<PathBuf>,
 }
 
 impl fmt::Debug for Authority {
@@ -121,47 +144,42 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Makes a new authority under `data`. Refuses where there is one.
-    pub fn create(data: &Path, domain: &ToktraDomain, now: UnixSeconds) -> Result<(), AuthorityError> {
-        let (online, offline) = (data.join(ONLINE), data.join(OFFLINE));
-        make_directory(&online)?;
-        make_directory(&offline)?;
-
-        let root_key = new_key(&PKCS_ECDSA_P256_SHA256)?;
-        let root_params = ca_params("Toktra Root CA", None, now, ROOT_DAYS)?;
-        let root = root_params.self_signed(&*root_key)?;
-        let root_issuer = Issuer::from_params(&root_params, &*root_key);
-        write_key(offline.join("root.key"), &root_key)?;
-        write_certificate(Self::root_certificate_file(data), &root.pem())?;
-
-        let devices = ca_params("Toktra Intermediate CA", Some(0), now, INTERMEDIATE_DAYS)?;
-        write_ca(&online, "devices", &devices, &root_issuer)?;
-        let mut servers = ca_params("Toktra Server CA", Some(0), now, INTERMEDIATE_DAYS)?;
-        servers.name_constraints = Some(NameConstraints {
-            permitted_subtrees: vec![GeneralSubtree::DnsName(domain.host().to_owned())],
-            excluded_subtrees: Vec::new(),
-        });
-        write_ca(&online, "server", &servers, &root_issuer)?;
-        write_key(online.join("directive.key"), &*new_key(&PKCS_ED25519)?)
-    }
-
-    /// Opens the authority under `data`. The root's key is not needed.
-    pub fn open(data: &Path) -> Result<Self, AuthorityError> {
+    /// Opens the authority under `data`. The root's key is not needed; the passphrase is only read
+    /// where a key is encrypted.
+    pub fn open(data: &Path, passphrase: &PassphraseFile) -> Result<Self, AuthorityError> {
         let online = data.join(ONLINE);
-        let devices = IssuingCa::open(&online, "devices")?;
-        let servers = IssuingCa::open(&online, "server")?;
-        let directive =
-            DirectiveSigner::from_pkcs8(read_key(online.join("directive.key"))?.serialized_der())?;
-        let trust = DeviceTrust::new(&devices.certificate).map_err(AuthorityError::Anchor)?;
-        Ok(Self { devices, servers, directive, trust })
+        let state = State::read(&online)?;
+        let mut opening = Opening { online: &online, keys: KeyOpener::new(passphrase), plain: Vec::new() };
+        let cross = state.cross().map(|file| read_certificate(&online.join(file))).transpose()?;
+        let mut open = |line| -> Result<Vec<IssuingCa>, AuthorityError> {
+            state.in_use(line).iter().map(|ca| opening.ca(ca, cross.as_ref())).collect()
+        };
+        let (devices, servers) = (open(Line::Devices)?, open(Line::Server)?);
+        let directive = DirectiveSigner::from_pkcs8(opening.key("directive.key")?.0.serialized_der())?;
+        let trusted = devices.iter().map(|ca| (ca.id.clone(), &ca.chain[0]));
+        let trust = DeviceTrust::new(trusted).map_err(AuthorityError::Anchor)?;
+        Ok(Self {
+            servers: servers.into_iter().next().ok_or(AuthorityError::Key)?,
+            devices,
+            directive,
+            trust,
+            roots_pem: roots_pem(&online, &state)?,
+            renew_before: state.renew_before,
+            plain_keys: opening.plain,
+        })
     }
 
-    /// The file of the root's certificate, to give to agents and browsers.
+    /// The file of the roots' certificates, to give to agents and browsers.
     pub fn root_certificate_file(data: &Path) -> PathBuf {
         data.join("root.pem")
     }
 
-    /// The directory of the root's key, to be taken offline.
+    /// The file that is replaced with every step of a rotation.
+    pub fn state_file(data: &Path) -> PathBuf {
+        data.join(ONLINE).join(STATE)
+    }
+
+    /// The directory of the root's key, unless it was made elsewhere; to be taken offline.
     pub fn offline_directory(data: &Path) -> PathBuf {
         data.join(OFFLINE)
     }
@@ -175,45 +193,67 @@ impl Authority {
         device: DeviceId,
         now: UnixSeconds,
     ) -> Result<DeviceCertificate, AuthorityError> {
-        let (not_before, not_after) = validity(now, DEVICE_DAYS);
-        let serial = serial()?;
-        let mut params = leaf_params("Toktra Device", &serial, not_before, not_after);
-        params.subject_alt_names = vec![SanType::URI(device_uri(organisation, device).try_into()?)];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = self.devices.sign(&params, csr)?;
+        let ca = self.issuing();
+        let (params, validity) = profile::device(organisation, device, now, ca.not_after)?;
+        let certificate = ca.sign(&params, csr, now)?;
+        let serial = params.serial_number.as_ref().ok_or(AuthorityError::Randomness)?;
         Ok(DeviceCertificate {
-            chain_pem: certificate.pem() + &self.devices.pem,
+            chain_pem: certificate.pem() + &ca.chain_pem(),
             der: certificate.into(),
             serial: hexadecimal(serial.as_ref()),
-            issuer: self.devices.id.clone(),
-            not_before,
-            not_after,
+            issuer: ca.id.clone(),
+            not_before: validity.not_before,
+            not_after: validity.not_after,
         })
     }
 
     /// Issues a certificate with a new P-256 key for one host name under the domain.
     pub fn issue_server(&self, host: &str, now: UnixSeconds) -> Result<ServerCertificate, AuthorityError> {
         let key = new_key(&PKCS_ECDSA_P256_SHA256)?;
-        let (not_before, not_after) = validity(now, SERVER_DAYS);
-        let mut params = leaf_params("Toktra Server", &serial()?, not_before, not_after);
-        params.subject_alt_names = vec![SanType::DnsName(host.try_into()?)];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let certificate = self.servers.sign(&params, &*key)?;
+        let (params, validity) = profile::host(host, now, self.servers.not_after)?;
+        let certificate = self.servers.sign(&params, &*key, now)?;
         Ok(ServerCertificate {
-            chain: vec![certificate.into(), self.servers.certificate.clone()],
+            chain: std::iter::once(certificate.into()).chain(self.servers.chain.iter().cloned()).collect(),
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            not_after,
+            not_after: validity.not_after,
         })
     }
 
     /// Key identifier of the intermediate that issues devices, hexadecimal.
     pub fn issuer_id(&self) -> &str {
-        &self.devices.id
+        &self.issuing().id
     }
 
-    /// When the first of the two CAs expires; nothing that it issued is trusted after that.
+    /// Key identifiers of every intermediate whose devices are taken.
+    pub fn trusted_issuers(&self) -> impl Iterator<Item = &str> {
+        self.devices.iter().map(|ca| ca.id.as_str())
+    }
+
+    /// The roots to believe, PEM: one, or the old and the new one while the root is rotated.
+    pub fn roots_pem(&self) -> &str {
+        &self.roots_pem
+    }
+
+    /// Roots and what issues below them, PEM, for who verifies our certificates elsewhere.
+    pub fn ca_pem(&self) -> String {
+        let below = self.devices.iter().chain([&self.servers]).map(IssuingCa::chain_pem);
+        self.roots_pem.clone() + &below.collect::<String>()
+    }
+
+    /// Device certificates that began before this are to be renewed now and not when their time
+    /// comes. Set by rotations; for `Directive::renew_before`.
+    pub fn renew_before(&self) -> Option<UnixSeconds> {
+        self.renew_before
+    }
+
+    /// When the first of the CAs that issue expires; nothing that it issued is trusted after that.
     pub fn expires_at(&self) -> UnixSeconds {
-        self.devices.not_after.min(self.servers.not_after)
+        self.issuing().not_after.min(self.servers.not_after)
+    }
+
+    /// Key files that lie on disk in the clear; `toktra-server ca encrypt` encrypts them.
+    pub fn plain_keys(&self) -> &[PathBuf] {
+        &self.plain_keys
     }
 
     /// Signs directives.
@@ -225,158 +265,77 @@ impl Authority {
     pub fn trust(&self) -> &DeviceTrust {
         &self.trust
     }
+
+    pub(crate) fn intermediate(&self, id: &str) -> Option<&IssuingCa> {
+        self.devices.iter().find(|ca| ca.id == id)
+    }
+
+    fn issuing(&self) -> &IssuingCa {
+        // `State::in_use` is never empty.
+        &self.devices[0]
+    }
 }
 
-/// What a device's certificate says it is (SPIFFE-ID, the organisation as trust domain).
-pub(crate) fn device_uri(organisation: Uuid, device: DeviceId) -> String {
-    format!("spiffe://{organisation}/device/{device}")
-}
-
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-struct IssuingCa {
-    issuer: Issuer<'static, CaKey>,
-    certificate: CertificateDer<'static>,
-    pem: String,
+/// A CA that issues.
+pub(crate) struct IssuingCa {
+    pub(crate) issuer: Issuer<'static, CaKey>,
+    /// Its certificate, and what leads to the old root.
+    chain: Vec<CertificateDer<'static>>,
     id: String,
     not_after: UnixSeconds,
 }
 
 impl IssuingCa {
-    fn open(directory: &Path, name: &str) -> Result<Self, AuthorityError> {
-        let path = directory.join(format!("{name}.pem"));
-        let certificate = read_certificate(path.clone())?;
-        let key = FileKey(read_key(directory.join(format!("{name}.key")))?);
-        let id = hexadecimal(&CertificateParams::default().key_identifier(&key));
-        let pem = pem(&certificate);
-        let issuer = Issuer::from_ca_cert_der(&certificate, CaKey(Box::new(key)))?;
-        let not_after = end_of(&certificate).ok_or(AuthorityError::CertificateFile(path))?;
-        Ok(Self { issuer, certificate, pem, id, not_after })
-    }
-
     fn sign(
         &self,
         params: &CertificateParams,
         key: &impl PublicKeyData,
+        now: UnixSeconds,
     ) -> Result<Certificate, AuthorityError> {
+        if self.not_after <= now {
+            return Err(AuthorityError::Expired);
+        }
         Ok(params.signed_by(key, &self.issuer)?)
     }
-}
 
-/// The key that an issuer signs with, wherever it lives.
-struct CaKey(Box<dyn Signer>);
-
-impl PublicKeyData for CaKey {
-    fn der_bytes(&self) -> &[u8] {
-        self.0.der_bytes()
-    }
-
-    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        self.0.algorithm()
+    fn chain_pem(&self) -> String {
+        self.chain.iter().map(|certificate| profile::pem(certificate)).collect()
     }
 }
 
-impl SigningKey for CaKey {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.0.sign(message)
+/// The opening of an authority's files, which remembers what lay in the clear.
+struct Opening<'a> {
+    online: &'a Path,
+    keys: KeyOpener<'a>,
+    plain: Vec<PathBuf>,
+}
+
+impl Opening<'_> {
+    fn ca(&mut self, ca: &Ca, cross: Option<&CertificateDer<'static>>) -> Result<IssuingCa, AuthorityError> {
+        let path = self.online.join(&ca.certificate);
+        let certificate = read_certificate(&path)?;
+        let not_after = end_of(&certificate).ok_or_else(|| AuthorityError::CertificateFile(path.clone()))?;
+        let key = self.key(&ca.key)?;
+        let id = key_id(&key);
+        if key_id(&profile::key_of(&certificate)?) != id {
+            return Err(AuthorityError::OtherKey { key: self.online.join(&ca.key), certificate: path });
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate, CaKey::new(key))?;
+        let chain = std::iter::once(certificate).chain(cross.cloned()).collect();
+        Ok(IssuingCa { issuer, chain, id, not_after })
+    }
+
+    fn key(&mut self, file: &str) -> Result<crate::keys::FileKey, AuthorityError> {
+        let path = self.online.join(file);
+        let opened = self.keys.open(&path)?;
+        if opened.is_plain {
+            self.plain.push(path);
+        }
+        Ok(opened.key)
     }
 }
 
-/// A key from a file, zeroised when dropped.
-struct FileKey(Zeroizing<KeyPair>);
-
-impl PublicKeyData for FileKey {
-    fn der_bytes(&self) -> &[u8] {
-        self.0.der_bytes()
-    }
-
-    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        PublicKeyData::algorithm(&*self.0)
-    }
-}
-
-impl SigningKey for FileKey {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.0.sign(message)
-    }
-}
-
-fn write_ca(
-    directory: &Path,
-    name: &str,
-    params: &CertificateParams,
-    root: &Issuer<'_, &KeyPair>,
-) -> Result<(), AuthorityError> {
-    let key = new_key(&PKCS_ECDSA_P256_SHA256)?;
-    let certificate = params.signed_by(&*key, root)?;
-    write_key(directory.join(format!("{name}.key")), &key)?;
-    write_certificate(directory.join(format!("{name}.pem")), &certificate.pem())
-}
-
-fn new_key(algorithm: &'static rcgen::SignatureAlgorithm) -> Result<Zeroizing<KeyPair>, AuthorityError> {
-    Ok(Zeroizing::new(KeyPair::generate_for(algorithm)?))
-}
-
-fn ca_params(
-    name: &str,
-    path_length: Option<u8>,
-    now: UnixSeconds,
-    days: u64,
-) -> Result<CertificateParams, AuthorityError> {
-    let (not_before, not_after) = validity(now, days);
-    let mut params = leaf_params(name, &serial()?, not_before, not_after);
-    // The root may have one level of CAs below it, those none.
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length.unwrap_or(1)));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(params)
-}
-
-fn leaf_params(
-    name: &str,
-    serial: &SerialNumber,
-    not_before: UnixSeconds,
-    not_after: UnixSeconds,
-) -> CertificateParams {
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let mut subject = DistinguishedName::new();
-    subject.push(DnType::CommonName, name);
-    let mut params = CertificateParams::default();
-    params.not_before = epoch + Duration::from_secs(not_before.0);
-    params.not_after = epoch + Duration::from_secs(not_after.0);
-    params.serial_number = Some(serial.clone());
-    params.distinguished_name = subject;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
-    params
-}
-
-fn validity(now: UnixSeconds, days: u64) -> (UnixSeconds, UnixSeconds) {
-    (UnixSeconds(now.0.saturating_sub(BACKDATED_S)), now.plus(days * DAY_S))
-}
-
-/// 126 random bits below the bits 01: positive, and always 16 octets.
-fn serial() -> Result<SerialNumber, AuthorityError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|_| AuthorityError::Randomness)?;
-    bytes[0] = bytes[0] & 0x7f | 0x40;
-    Ok(SerialNumber::from_slice(&bytes))
-}
-
-fn end_of(certificate: &CertificateDer<'_>) -> Option<UnixSeconds> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    u64::try_from(parsed.validity().not_after.timestamp()).ok().map(UnixSeconds)
-}
-
-fn pem(certificate: &CertificateDer<'_>) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in text.as_bytes().chunks(64) {
-        pem.extend(line.iter().map(|&byte| char::from(byte)));
-        pem.push('\n');
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
+/// The roots of a state, PEM.
+pub(crate) fn roots_pem(online: &Path, state: &State) -> Result<String, AuthorityError> {
+    state.roots().iter().map(|file| read_text(&online.join(file))).collect()
 }

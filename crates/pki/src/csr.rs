@@ -7,6 +7,8 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, Verifi
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
+use crate::profile::hexadecimal;
+
 /// Largest request, in bytes of DER. Ours have some 150.
 pub const CSR_LIMIT: usize = 4096;
 
@@ -63,6 +65,12 @@ impl VerifiedCsr {
             .map_err(|_| CsrError::Signature)?;
         let key = SubjectPublicKeyInfo::from_der(info.subject_pki.raw).map_err(|_| CsrError::Algorithm)?;
         Ok(Self { key })
+    }
+
+    /// By what a key is known: SHA-256 of its SubjectPublicKeyInfo, hexadecimal.
+    pub fn key_id(&self) -> String {
+        let info = self.key.subject_public_key_info();
+        hexadecimal(ring::digest::digest(&ring::digest::SHA256, &info).as_ref())
     }
 }
 

@@ -9,15 +9,27 @@
 //! Invariants: of a certificate signing request nothing but the public key is ever taken,
 //! and only after its signature was checked ([`VerifiedCsr`]); every name in a certificate
 //! is ours. Only the intermediate can make a device: the server CA's certificates do not
-//! pass [`DeviceTrust`]. A private key is zeroised when dropped and never printed.
+//! pass [`DeviceTrust`]. A private key is encrypted at rest, zeroised when dropped and never
+//! printed. What is in force is one file, replaced whole with every step of a [`rotation`].
 
 mod authority;
+mod crl;
 mod csr;
 mod directive;
 mod files;
+mod founding;
+mod keys;
+mod passphrase;
+mod profile;
+pub mod rotation;
+mod state;
 mod trust;
 
-pub use authority::{Authority, AuthorityError, DeviceCertificate, ServerCertificate, Signer};
+pub use authority::{Authority, AuthorityError, DeviceCertificate, ServerCertificate};
+pub use crl::{CRL_VALID_S, Reason, RevokedCertificate};
 pub use csr::{CSR_LIMIT, CsrError, VerifiedCsr};
 pub use directive::DirectiveSigner;
+pub use founding::Founding;
+pub use keys::Signer;
+pub use passphrase::{PASSPHRASE_MINIMUM, Passphrase, PassphraseError, PassphraseFile};
 pub use trust::{DeviceIdentity, DeviceTrust, IdentityError};

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::authority::{device_uri, hexadecimal};
+use crate::profile::{device_uri, hexadecimal};
 
 /// Most certificates and bytes of a certificate that a peer may show.
 const CHAIN_LIMIT: usize = 4;
@@ -36,6 +36,8 @@ pub struct DeviceIdentity {
     pub device: DeviceId,
     /// Serial number, hexadecimal.
     pub serial: String,
+    /// Key identifier of the intermediate that issued it, hexadecimal.
+    pub issuer: String,
     /// Start of its validity.
     pub not_before: UnixSeconds,
     /// End of its validity.
@@ -52,38 +54,56 @@ impl DeviceIdentity {
 /// Why a certificate proves no device of ours.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// Our intermediate did not issue it, or not to a client.
-    #[error("the certificate was not issued by this backend's intermediate")]
+    /// Its issuer has not the name of an intermediate that is trusted: another authority's, or one
+    /// that was retired.
+    #[error("the certificate's issuer is not, or is no longer, an intermediate of this backend")]
+    UnknownIssuer,
+    /// It bears our intermediate's name, which did not issue it, or not to a client.
+    #[error("the certificate was not issued to a device by this backend's intermediate")]
     Foreign(#[source] webpki::Error),
     /// It cannot be read, or does not name exactly one device.
     #[error("the certificate does not name a device")]
     Unreadable,
 }
 
-/// The intermediates that may issue devices.
+/// The intermediates that may issue devices: one, or two while it is rotated.
 #[derive(Clone)]
 pub struct DeviceTrust {
-    anchors: Vec<TrustAnchor<'static>>,
-    hints: Vec<DistinguishedName>,
+    intermediates: Vec<Intermediate>,
+}
+
+#[derive(Clone)]
+struct Intermediate {
+    id: String,
+    /// The name as certificates carry it, DER.
+    name: DistinguishedName,
+    anchor: TrustAnchor<'static>,
 }
 
 impl fmt::Debug for DeviceTrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeviceTrust").field("anchors", &self.anchors.len()).finish_non_exhaustive()
+        f.debug_struct("DeviceTrust")
+            .field("intermediates", &self.intermediates.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl DeviceTrust {
-    pub(crate) fn new(intermediate: &CertificateDer<'_>) -> Result<Self, webpki::Error> {
-        let anchor = webpki::anchor_from_trusted_cert(intermediate)?.to_owned();
-        let hints = vec![DistinguishedName::in_sequence(&anchor.subject)];
-        Ok(Self { anchors: vec![anchor], hints })
+    pub(crate) fn new<'a>(
+        intermediates: impl Iterator<Item = (String, &'a CertificateDer<'static>)>,
+    ) -> Result<Self, webpki::Error> {
+        let intermediates = intermediates.map(|(id, certificate)| {
+            let anchor = webpki::anchor_from_trusted_cert(certificate)?.to_owned();
+            let name = DistinguishedName::in_sequence(&anchor.subject);
+            Ok(Intermediate { id, name, anchor })
+        });
+        Ok(Self { intermediates: intermediates.collect::<Result<_, webpki::Error>>()? })
     }
 
     /// For the handshake: asks for a certificate and takes proof of its key, no more.
     pub fn proof_of_possession(&self, provider: &CryptoProvider) -> Arc<dyn ClientCertVerifier> {
         Arc::new(ProofOfPossession {
-            hints: self.hints.clone(),
+            hints: self.intermediates.iter().map(|one| one.name.clone()).collect(),
             algorithms: provider.signature_verification_algorithms,
         })
     }
@@ -95,14 +115,28 @@ impl DeviceTrust {
         let validity = parsed.validity();
         let not_before = seconds(validity.not_before.timestamp()).map_err(|_| IdentityError::Unreadable)?;
         let not_after = seconds(validity.not_after.timestamp()).map_err(|_| IdentityError::Unreadable)?;
+        let issuer = self.issuer_of(leaf, &parsed, not_after)?;
+        let (organisation, device) = names(&parsed).ok_or(IdentityError::Unreadable)?;
+        let serial = hexadecimal(parsed.raw_serial());
+        Ok(DeviceIdentity { organisation, device, serial, issuer, not_before, not_after })
+    }
+
+    fn issuer_of(
+        &self,
+        leaf: &CertificateDer<'_>,
+        parsed: &X509Certificate<'_>,
+        not_after: UnixSeconds,
+    ) -> Result<String, IdentityError> {
         // Whether the time is right is asked with every request.
         let within = UnixTime::since_unix_epoch(std::time::Duration::from_secs(not_after.0));
-        EndEntityCert::try_from(leaf)
-            .and_then(|certificate| {
+        let named = |one: &&Intermediate| one.name.as_ref() == parsed.issuer().as_raw();
+        let mut outcome = Err(IdentityError::UnknownIssuer);
+        for intermediate in self.intermediates.iter().filter(named) {
+            let judged = EndEntityCert::try_from(leaf).and_then(|certificate| {
                 certificate
                     .verify_for_usage(
                         &[webpki::ring::ECDSA_P256_SHA256],
-                        &self.anchors,
+                        std::slice::from_ref(&intermediate.anchor),
                         &[],
                         within,
                         KeyUsage::client_auth(),
@@ -110,11 +144,13 @@ impl DeviceTrust {
                         None,
                     )
                     .map(drop)
-            })
-            .map_err(IdentityError::Foreign)?;
-        let (organisation, device) = names(&parsed).ok_or(IdentityError::Unreadable)?;
-        let serial = hexadecimal(parsed.raw_serial());
-        Ok(DeviceIdentity { organisation, device, serial, not_before, not_after })
+            });
+            match judged {
+                Ok(()) => return Ok(intermediate.id.clone()),
+                Err(error) => outcome = Err(IdentityError::Foreign(error)),
+            }
+        }
+        outcome
     }
 }
 

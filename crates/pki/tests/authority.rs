@@ -10,7 +10,10 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use toktra_pki::{Authority, IdentityError, VerifiedCsr};
+use toktra_pki::{
+    Authority, AuthorityError, Founding, IdentityError, Passphrase, PassphraseError, PassphraseFile,
+    VerifiedCsr,
+};
 use toktra_protocol::{DeviceId, Directive, UnixSeconds};
 use uuid::Uuid;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -18,9 +21,19 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 const DAY_S: u64 = 86_400;
 
+fn create(data: &Path) -> Result<PassphraseFile, AuthorityError> {
+    let file = PassphraseFile::Own(data.join("passphrase"));
+    let founding = Founding {
+        domain: &"acme.example".parse().unwrap(),
+        passphrase: &file.read_or_make().unwrap().0,
+        root_passphrase: &Passphrase::generate().unwrap(),
+        root_directory: &Authority::offline_directory(data),
+    };
+    Authority::create(data, &founding, NOW).map(|()| file)
+}
+
 fn authority(data: &Path) -> Authority {
-    Authority::create(data, &"acme.example".parse().unwrap(), NOW).unwrap();
-    Authority::open(data).unwrap()
+    Authority::open(data, &create(data).unwrap()).unwrap()
 }
 
 /// A request that asks for everything it should not get.
@@ -74,7 +87,7 @@ fn certificates_of_another_authority_of_the_root_and_of_servers_are_no_devices()
     let root = CertificateDer::from_pem_file(Authority::root_certificate_file(data.path())).unwrap();
     for certificate in [&foreign.der, &server.chain[0], &server.chain[1], &root] {
         let result = authority.trust().identify(certificate);
-        assert!(matches!(result, Err(IdentityError::Foreign(_))), "{result:?}");
+        assert!(matches!(result, Err(IdentityError::UnknownIssuer)), "{result:?}");
     }
     let garbage = authority.trust().identify(&CertificateDer::from_slice(b"\x30\x00"));
     assert!(matches!(garbage, Err(IdentityError::Unreadable)));
@@ -111,17 +124,65 @@ fn keys_are_the_owners_alone_and_an_authority_is_never_overwritten() {
     }
     assert_eq!((mode("root"), mode("authority")), (0o700, 0o700));
     let before = std::fs::read(data.path().join("authority/devices.key")).unwrap();
-    assert!(Authority::create(data.path(), &"acme.example".parse().unwrap(), NOW).is_err());
+    assert!(create(data.path()).is_err());
     assert_eq!(std::fs::read(data.path().join("authority/devices.key")).unwrap(), before);
 }
 
 #[test]
 fn the_server_does_without_the_roots_key() {
     let data = tempfile::tempdir().unwrap();
-    authority(data.path());
+    let passphrase = create(data.path()).unwrap();
     std::fs::remove_dir_all(Authority::offline_directory(data.path())).unwrap();
-    let authority = Authority::open(data.path()).unwrap();
+    let authority = Authority::open(data.path(), &passphrase).unwrap();
     assert!(authority.issue_device(&greedy_csr(), Uuid::nil(), DeviceId::nil(), NOW).is_ok());
+}
+
+#[test]
+fn keys_on_disk_open_with_the_passphrase_alone_and_every_way_to_miss_it_says_what_to_do() {
+    let data = tempfile::tempdir().unwrap();
+    let file = create(data.path()).unwrap();
+    for key in ["root/root.key", "authority/devices.key", "authority/server.key", "authority/directive.key"] {
+        let text = std::fs::read_to_string(data.path().join(key)).unwrap();
+        assert!(text.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----\n"), "{key}");
+    }
+    assert!(Authority::open(data.path(), &file).unwrap().plain_keys().is_empty());
+    let other = PassphraseFile::Own(data.path().join("other"));
+    let missing = Authority::open(data.path(), &other).unwrap_err();
+    assert!(matches!(missing, AuthorityError::Passphrase(PassphraseError::Missing(_))));
+    other.read_or_make().unwrap();
+    let wrong = Authority::open(data.path(), &other).unwrap_err();
+    assert!(matches!(&wrong, AuthorityError::WrongPassphrase(path) if path.ends_with("devices.key")));
+    assert!(wrong.to_string().contains("--passphrase-file"));
+}
+
+#[test]
+fn an_older_directory_with_keys_in_the_clear_opens_and_is_encrypted_once() {
+    let data = tempfile::tempdir().unwrap();
+    let file = create(data.path()).unwrap();
+    let secret = file.read().unwrap();
+    let online = data.path().join("authority");
+    for key in ["devices.key", "server.key", "directive.key"] {
+        let path = online.join(key);
+        let (_, document) =
+            pkcs8::SecretDocument::from_pem(std::fs::read_to_string(&path).unwrap().trim_end()).unwrap();
+        let encrypted = pkcs8::EncryptedPrivateKeyInfo::try_from(document.as_bytes()).unwrap();
+        let plain = encrypted.decrypt(secret.reveal()).unwrap();
+        std::fs::write(&path, &*plain.to_pem("PRIVATE KEY", pkcs8::LineEnding::LF).unwrap()).unwrap();
+    }
+    std::fs::remove_file(online.join("state.json")).unwrap();
+    std::fs::remove_file(online.join("root.pem")).unwrap();
+    let absent = PassphraseFile::Own(data.path().join("absent"));
+    let old = Authority::open(data.path(), &absent).unwrap();
+    assert_eq!(old.plain_keys().len(), 3);
+    let issuer = old.issuer_id().to_owned();
+
+    let encrypted = Authority::encrypt(data.path(), &secret, &Passphrase::generate().unwrap()).unwrap();
+    assert_eq!(encrypted.len(), 3);
+    let wrong = Authority::encrypt(data.path(), &Passphrase::generate().unwrap(), &secret);
+    assert!(matches!(wrong, Err(AuthorityError::WrongPassphrase(_))));
+    assert!(Authority::open(data.path(), &absent).is_err());
+    let new = Authority::open(data.path(), &file).unwrap();
+    assert_eq!((new.issuer_id(), new.plain_keys().len()), (issuer.as_str(), 0));
 }
 
 #[test]

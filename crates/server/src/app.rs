@@ -1,12 +1,14 @@
 //! What every request shares: the database, the authority, the devices' standing, the clock.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use toktra_pki::Authority;
+use toktra_pki::{Authority, PassphraseFile};
 use toktra_protocol::{ToktraDomain, UnixSeconds};
 use toktra_store::{Ledger, Store};
 
@@ -25,6 +27,8 @@ pub struct App {
     pub ledger: Ledger,
     /// Issues certificates and signs directives; another takes its place when a rotation goes on.
     authority: ArcSwap<Authority>,
+    data: PathBuf,
+    passphrase: PassphraseFile,
     /// The domain that the three hosts live under.
     pub domain: ToktraDomain,
     /// The devices' standing in memory.
@@ -44,9 +48,12 @@ pub type SharedApp = Arc<App>;
 
 impl App {
     /// Opens an initialised data directory.
-    pub async fn open(data: &Path, clock: Clock) -> anyhow::Result<SharedApp> {
+    pub async fn open(data: &Path, passphrase: &PassphraseFile, clock: Clock) -> anyhow::Result<SharedApp> {
         let domain = Config::read(data)?.domain;
-        let authority = Authority::open(data)?;
+        let authority = Authority::open(data, passphrase).context("the authority could not be opened")?;
+        for key in authority.plain_keys() {
+            tracing::warn!(file = %key.display(), "A key lies in the clear; run `toktra-server ca encrypt`.");
+        }
         let store = Store::open(&data.join(DATABASE)).await?;
         let budgets = BudgetBook::open(&store, clock.now()).await?;
         let (ledger, _task) = Ledger::start(store.clone(), Box::new(CatalogPrices), move || clock.now());
@@ -54,6 +61,8 @@ impl App {
             store,
             ledger,
             authority: ArcSwap::from_pointee(authority),
+            data: data.to_owned(),
+            passphrase: passphrase.clone(),
             domain,
             roster: Roster::default(),
             budgets,
@@ -66,6 +75,20 @@ impl App {
     /// The authority of this moment; take it once for what belongs together.
     pub fn authority(&self) -> Arc<Authority> {
         self.authority.load_full()
+    }
+
+    /// The file that is replaced whenever another authority is in force.
+    pub fn authority_file(&self) -> PathBuf {
+        Authority::state_file(&self.data)
+    }
+
+    /// Opens the authority anew and has it take the place of the old one.
+    pub async fn reopen_authority(&self) -> anyhow::Result<()> {
+        let (data, passphrase) = (self.data.clone(), self.passphrase.clone());
+        // Deriving the keys' keys takes a moment.
+        let opened = tokio::task::spawn_blocking(move || Authority::open(&data, &passphrase)).await?;
+        self.authority.store(Arc::new(opened?));
+        Ok(())
     }
 }
 
@@ -80,6 +103,8 @@ pub enum Clock {
     System,
     /// Always this.
     Fixed(UnixSeconds),
+    /// What is set here, in Unix seconds: virtual time.
+    Set(&'static AtomicU64),
 }
 
 impl Clock {
@@ -87,6 +112,7 @@ impl Clock {
     pub fn now(self) -> UnixSeconds {
         match self {
             Self::Fixed(at) => at,
+            Self::Set(time) => UnixSeconds(time.load(Ordering::Relaxed)),
             Self::System => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 UnixSeconds(since.as_secs())

@@ -3,6 +3,7 @@
 
 mod administrators;
 mod arguments;
+mod authority;
 mod directory;
 mod initialise;
 mod ledger;
@@ -10,11 +11,12 @@ mod tables;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use tokio::signal::unix::{SignalKind, signal};
+use toktra_pki::PassphraseFile;
 use toktra_store::Store;
 
 pub use arguments::Arguments;
@@ -34,10 +36,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     runtime.block_on(dispatch(arguments))
 }
 
-async fn dispatch(Arguments { data, command }: Arguments) -> anyhow::Result<()> {
+async fn dispatch(Arguments { data, passphrase_file, command }: Arguments) -> anyhow::Result<()> {
+    let passphrase = passphrase_of(passphrase_file.as_deref(), &data);
     match command {
-        Command::Init(options) => initialise::init(&data, options).await,
-        Command::Serve { listen } => serve(&data, listen).await,
+        Command::Init(options) => initialise::init(&data, &passphrase, options).await,
+        Command::Serve { listen } => serve(&data, &passphrase, listen).await,
+        Command::Ca(command) => authority::run(&data, &passphrase, command).await,
         Command::Token(command) => directory::token(&open(&data).await?, command).await,
         Command::Org(command) => directory::organisation(&open(&data).await?, command).await,
         Command::Department(command) => directory::department(&open(&data).await?, command).await,
@@ -55,9 +59,20 @@ async fn open(data: &Path) -> anyhow::Result<Store> {
     Ok(Store::open(&data.join(DATABASE)).await?)
 }
 
-async fn serve(data: &Path, listen: SocketAddr) -> anyhow::Result<()> {
+/// Where the CA keys' passphrase is.
+fn passphrase_of(named: Option<&Path>, data: &Path) -> PassphraseFile {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    PassphraseFile::choose(named, credentials.as_deref(), data)
+}
+
+async fn serve(data: &Path, passphrase: &PassphraseFile, listen: SocketAddr) -> anyhow::Result<()> {
     log_to_stderr();
-    let app = App::open(data, Clock::System).await?;
+    ensure!(
+        !matches!(passphrase, PassphraseFile::StandardInput),
+        "the running server reads the passphrase again after a rotation, which standard input does not \
+         allow; give a file, or systemd's LoadCredential=passphrase:FILE"
+    );
+    let app = App::open(data, passphrase, Clock::System).await?;
     let server = Server::bind(Arc::clone(&app), listen).await?;
     // Whoever started it may have gone, or read no more than it needed.
     let _ = say(format_args!("listening on {}", server.address()?));

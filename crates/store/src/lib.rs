@@ -23,6 +23,7 @@ pub mod events;
 pub mod exemptions;
 pub mod flags;
 pub mod fleet;
+pub mod issuers;
 pub mod ledger;
 pub mod locks;
 pub mod period;

@@ -13,6 +13,10 @@ pub struct Arguments {
     /// Data directory: database, authority, settings.
     #[arg(long, global = true, env = "TOKTRA_DATA", default_value = "/var/lib/toktra-server")]
     pub data: PathBuf,
+    /// File of the CA keys' passphrase (`-`: standard input). Without it: systemd's credential
+    /// `passphrase`, else `DIR.passphrase` beside the data directory.
+    #[arg(long, global = true, env = "TOKTRA_PASSPHRASE_FILE", value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -47,6 +51,9 @@ pub enum Command {
     /// Devices.
     #[command(subcommand)]
     Device(Device),
+    /// The authority: its keys at rest, what is in force, rotations.
+    #[command(subcommand)]
+    Ca(super::authority::Ca),
     /// Print a device's events, one JSON object a line, at most 10,000 at once.
     Events {
         /// The device's identifier.
@@ -81,6 +88,13 @@ pub struct Init {
     /// generated and printed once.
     #[arg(long, requires = "admin")]
     pub password_file: Option<PathBuf>,
+    /// Directory for the root's key, for example on a medium that is taken offline; `root` in the
+    /// data directory if left out.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub root_out: Option<PathBuf>,
+    /// File of the root key's passphrase; without it one is generated and printed once.
+    #[arg(long, value_name = "FILE")]
+    pub root_passphrase_file: Option<PathBuf>,
 }
 
 /// Which organisation, where there is more than one.

@@ -4,7 +4,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use toktra_pki::Authority;
+use toktra_pki::{Authority, Founding, Passphrase, PassphraseFile};
 use toktra_store::{Store, accounts, directory};
 
 use super::administrators::{self, NewPassword};
@@ -13,7 +13,7 @@ use super::{ACTOR, say};
 use crate::app::{Clock, DATABASE};
 use crate::config::Config;
 
-pub async fn init(data: &Path, options: Init) -> anyhow::Result<()> {
+pub async fn init(data: &Path, passphrase: &PassphraseFile, options: Init) -> anyhow::Result<()> {
     if Config::exists(data) {
         bail!("`{}` has been initialised before; nothing was changed", data.display());
     }
@@ -25,9 +25,17 @@ pub async fn init(data: &Path, options: Init) -> anyhow::Result<()> {
         )),
         None => None,
     };
+    let root_directory = options.root_out.clone().unwrap_or_else(|| Authority::offline_directory(data));
+    let root_passphrase = RootPassphrase::choose(options.root_passphrase_file.as_deref())?;
     make_directory(data)?;
     let now = Clock::System.now();
-    Authority::create(data, &options.domain, now).context("the authority could not be made")?;
+    let founding = Founding {
+        domain: &options.domain,
+        passphrase: &passphrase.read_or_make()?.0,
+        root_passphrase: &root_passphrase.secret,
+        root_directory: &root_directory,
+    };
+    Authority::create(data, &founding, now).context("the authority could not be made")?;
     let store = Store::open(&data.join(DATABASE)).await?;
     let organisation = directory::create_organisation(&store, &options.organisation, ACTOR, now).await?;
     if let Some((name, password)) = &administrator {
@@ -37,7 +45,7 @@ pub async fn init(data: &Path, options: Init) -> anyhow::Result<()> {
     // Written last: a directory with settings is complete.
     Config { domain: options.domain.clone() }.write(data)?;
     let generated = administrator.as_ref().and_then(|(_, password)| password.generated());
-    print_next_steps(data, &options, generated)
+    print_next_steps(data, &options, &root_directory, &root_passphrase, passphrase, generated)
 }
 
 fn make_directory(data: &Path) -> anyhow::Result<()> {
@@ -52,12 +60,53 @@ fn make_directory(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_next_steps(data: &Path, options: &Init, password: Option<&str>) -> anyhow::Result<()> {
-    let offline = Authority::offline_directory(data);
+/// The passphrase of a root's key, and whether the administrator has yet to be shown it.
+pub(super) struct RootPassphrase {
+    pub secret: Passphrase,
+    is_new: bool,
+}
+
+impl RootPassphrase {
+    pub fn choose(file: Option<&Path>) -> anyhow::Result<Self> {
+        Ok(match file {
+            Some(path) => Self { secret: root_file(path).read()?, is_new: false },
+            None => Self { secret: Passphrase::generate()?, is_new: true },
+        })
+    }
+
+    /// Shows it if it was generated.
+    pub fn show(&self) -> anyhow::Result<()> {
+        if self.is_new {
+            say(format_args!("Passphrase of the root's key (shown only now): {}", self.secret.reveal()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a root key's passphrase is.
+pub(super) fn root_file(named: &Path) -> PassphraseFile {
+    PassphraseFile::choose(Some(named), None, Path::new(""))
+}
+
+fn print_next_steps(
+    data: &Path,
+    options: &Init,
+    root_directory: &Path,
+    root_passphrase: &RootPassphrase,
+    passphrase: &PassphraseFile,
+    password: Option<&str>,
+) -> anyhow::Result<()> {
     let root = Authority::root_certificate_file(data);
     say(format_args!("Made {} for {}.", data.display(), options.domain))?;
+    root_passphrase.show()?;
     say("Next:")?;
-    say(format_args!("  1. Move {} offline; the running server does not need it.", offline.display()))?;
+    say(format_args!(
+        "  1. Move {} offline; the running server does not need it.",
+        root_directory.display()
+    ))?;
+    if let PassphraseFile::Own(path) = passphrase {
+        say(format_args!("     Keep a copy of {} apart from backups of the data.", path.display()))?;
+    }
     say(format_args!("  2. Give {} to agents and browsers.", root.display()))?;
     say(format_args!("  3. toktra-server serve --data {}", data.display()))?;
     say(format_args!("  4. toktra-server token create --data {}", data.display()))?;

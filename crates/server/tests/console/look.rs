@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use toktra_pki::Authority;
 use toktra_protocol::ToktraDomain;
 use toktra_server::serve::Server;
 use toktra_server::{App, Clock, Config};
 use toktra_store::reports::{self, Hours};
 
+use super::authority::create_authority;
 use super::browser::Browser;
 use super::fleet;
 
@@ -24,9 +24,9 @@ async fn a_browser_shows_the_ledgers_numbers_without_a_complaint() {
     let data = tempfile::tempdir().unwrap();
     let domain: ToktraDomain = "toktra.localhost".parse().unwrap();
     let now = Clock::System.now();
-    Authority::create(data.path(), &domain, now).unwrap();
+    let passphrase = create_authority(data.path(), &domain, now);
     Config { domain }.write(data.path()).unwrap();
-    let app = App::open(data.path(), Clock::System).await.unwrap();
+    let app = App::open(data.path(), &passphrase, Clock::System).await.unwrap();
     let organisation = fleet::organisation(&app.store, "Acme Industries", fleet::NAME, now).await;
     fleet::month(&app.store, &organisation, now).await;
     let server = Server::bind(Arc::clone(&app), "127.0.0.1:0".parse().unwrap()).await.unwrap();

@@ -6,6 +6,8 @@
     reason = "a helper that fails fails its test"
 )]
 
+#[path = "../support/authority.rs"]
+mod authority;
 mod browser;
 mod client;
 mod fleet;

@@ -1,6 +1,8 @@
 //! A backend in this process on a port of its own, and clients that speak to it over real TLS.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+mod authority;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +34,8 @@ use toktra_store::directory::{Department, Organisation};
 use toktra_store::enrolment::{self, Grant};
 use toktra_store::{Store, directory};
 
+pub use authority::create_authority;
+
 pub const DOMAIN: &str = "toktra.localhost";
 pub const API: &str = "api.toktra.localhost";
 pub const INGEST: &str = "ingest.toktra.localhost";
@@ -55,9 +59,9 @@ impl Backend {
         let data = tempfile::tempdir().unwrap();
         let domain: ToktraDomain = DOMAIN.parse().unwrap();
         let now = Clock::System.now();
-        Authority::create(data.path(), &domain, now).unwrap();
+        let passphrase = create_authority(data.path(), &domain, now);
         Config { domain }.write(data.path()).unwrap();
-        let mut app = App::open(data.path(), Clock::System).await.unwrap();
+        let mut app = App::open(data.path(), &passphrase, Clock::System).await.unwrap();
         adjust(Arc::get_mut(&mut app).unwrap());
         let organisation = directory::create_organisation(&app.store, "Acme", "test", now).await.unwrap();
         let department =
