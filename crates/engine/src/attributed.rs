@@ -75,6 +75,20 @@ impl Attributed {
         self.partial
     }
 
+    /// Whose it is.
+    pub(crate) fn who(&self) -> Who {
+        Who { user_account: self.user_account.clone(), application: self.application.clone() }
+    }
+
+    /// Nothing blocks it any more: whether it can be counted from now on. A stream's socket is gone.
+    pub(crate) fn let_go(&mut self) -> bool {
+        let lives = self.transport == Transport::Udp;
+        if lives {
+            self.standing = Standing::Metered;
+        }
+        lives
+    }
+
     /// What the capture is told.
     pub(crate) fn verdict(&self) -> Verdict {
         match self.standing {

@@ -6,13 +6,24 @@
 //! A flow older than the capture has no hello; it is let through too, and attributed once
 //! another connection to the same address shows whose that is.
 //!
+//! What a policy does to flows, and what ends with it:
+//!
+//! | flow of a provider that is blocked | while the block holds | when it ends |
+//! | --- | --- | --- |
+//! | new, hello read | refused; its request has not left (the capture holds it, *strict*) | a stream's socket is gone; a datagram flow is counted from then on |
+//! | open | cut; what it carried is recorded first | the same |
+//! | QUIC, name not readable | dropped if its program speaks to that provider | let through again |
+//! | older than the capture, not attributed | let through, and cut as soon as its address is known | |
+//!
 //! Invariants: a record names no host that the catalogue does not; a name that is nobody's
 //! is dropped where it was read; bytes in records add up to the last counts; every table has
 //! a limit, and what exceeds one is let through and counted ([`Engine::limits_hit`]).
 
 mod addresses;
+mod attempts;
 mod attributed;
 mod labels;
+mod nameless;
 mod outbox;
 mod table;
 mod undecided;

@@ -9,8 +9,10 @@ use toktra_policy::{Decision, Policy, Situation};
 use toktra_protocol::{EventBody, NameSource, UnixSeconds};
 
 use crate::addresses::{Addresses, Owner, Waiting};
+use crate::attempts::{Attempts, Tell};
 use crate::attributed::{Attributed, Standing, Who};
 use crate::labels::Labels;
+use crate::nameless::{Nameless, looks_like_quic};
 use crate::outbox::Outbox;
 use crate::undecided::{self, Named, Outcome, Piece, Undecided};
 use crate::{FlowEvent, FlowId, Now, Opened, Record, Transport, Verdict};
@@ -60,14 +62,19 @@ pub struct Engine {
     policy: Policy,
     /// When the block is over by the clock that nobody sets.
     block_over_ms: Option<u64>,
+    /// As of the last tick.
+    was_blocking: bool,
     limits: Limits,
     undecided: HashMap<FlowId, Undecided>,
     undecided_bytes: usize,
     attributed: BTreeMap<FlowId, Attributed>,
     addresses: Addresses,
     labels: Labels,
+    nameless: Nameless,
+    attempts: Attempts,
     outbox: Outbox,
     found: Vec<FlowId>,
+    freed: Vec<FlowId>,
     to_cut: Vec<FlowId>,
     hit: LimitsHit,
 }
@@ -84,14 +91,18 @@ impl Engine {
             catalog: Catalog::builtin(),
             policy: Policy::default(),
             block_over_ms: None,
+            was_blocking: false,
             limits,
             undecided: HashMap::new(),
             undecided_bytes: 0,
             attributed: BTreeMap::new(),
             addresses: Addresses::default(),
             labels: Labels::default(),
+            nameless: Nameless::default(),
+            attempts: Attempts::default(),
             outbox: Outbox::default(),
             found: Vec::new(),
+            freed: Vec::new(),
             to_cut: Vec::new(),
             hit: LimitsHit::default(),
         }
@@ -120,36 +131,58 @@ impl Engine {
         self.block_over_ms = over_ms.map(|over_ms| known.map_or(over_ms, |known| known.min(over_ms)));
         self.policy = policy;
         self.lapse(now);
-        let mut cut = std::mem::take(&mut self.to_cut);
-        let open: Vec<FlowId> = self
-            .attributed
-            .iter()
-            .filter(|(_, flow)| flow.standing == Standing::Metered)
-            .map(|(id, _)| *id)
-            .collect();
+        self.decide_anew(now);
+        std::mem::take(&mut self.to_cut)
+    }
+
+    /// Decides of every open flow once more: cuts what is blocked now, lets go what is no longer.
+    fn decide_anew(&mut self, now: Now) {
+        let open: Vec<FlowId> = self.attributed.keys().copied().collect();
         for id in open {
             let Some(flow) = self.attributed.get_mut(&id) else { continue };
-            match decide(self.catalog, &self.policy, now.wall, flow) {
-                Decision::Meter => {}
-                Decision::Pass => {
+            match (decide(self.catalog, &self.policy, now.wall, flow), flow.standing) {
+                (Decision::Meter, Standing::Metered) => {}
+                (Decision::Pass, _) => {
                     self.attributed.remove(&id);
                 }
-                Decision::Block(reason) => {
+                (Decision::Block(reason), Standing::Metered) => {
                     flow.standing = Standing::Cut;
                     let bodies =
                         [flow.usage(self.catalog, now), Some(flow.blocked(self.catalog, reason, true))];
                     bodies.into_iter().flatten().for_each(|body| self.record(now, body));
-                    cut.push(id);
+                    self.to_cut.push(id);
+                }
+                (Decision::Block(_), _) => {}
+                (Decision::Meter, _) => {
+                    // Its datagram socket may live on, and the next connection to the server be the same flow.
+                    if flow.let_go() {
+                        self.found.push(id);
+                    }
                 }
             }
         }
-        cut
+        self.decide_nameless(now);
+    }
+
+    fn decide_nameless(&mut self, now: Now) {
+        let (catalog, policy) = (self.catalog, &self.policy);
+        let (dropped, freed) = self.nameless.decide(|speaker| {
+            let provider = catalog.provider(speaker.service).id.as_str();
+            let situation = Situation { now: now.wall, host: &speaker.host, provider };
+            matches!(policy.decide(&situation), Decision::Block(_))
+        });
+        self.to_cut.extend(dropped);
+        self.freed.extend(freed);
     }
 
     /// To be called at least every few seconds: emits records of flows that live on,
     /// forgets what is stale; returns flows whose verdict changed to `Block`.
     pub fn tick(&mut self, now: Now) -> Vec<FlowId> {
         self.lapse(now);
+        let blocking = self.policy.is_blocking(now.wall);
+        if std::mem::replace(&mut self.was_blocking, blocking) != blocking {
+            self.decide_anew(now);
+        }
         let mut bodies = Vec::new();
         for flow in self.attributed.values_mut() {
             if now.monotonic_ms.saturating_sub(flow.emitted_ms) >= EMIT_MS {
@@ -161,6 +194,7 @@ impl Engine {
         self.undecided.retain(|_, flow| now.monotonic_ms.saturating_sub(flow.opened_ms) < UNDECIDED_MS);
         self.undecided_bytes = self.undecided.values().map(Undecided::buffered).sum();
         self.addresses.sweep(now.monotonic_ms);
+        self.nameless.sweep(now.monotonic_ms);
         self.labels.sweep();
         std::mem::take(&mut self.to_cut)
     }
@@ -170,11 +204,15 @@ impl Engine {
         self.outbox.take()
     }
 
-    /// Flows answered with [`Verdict::Ignore`] that turned out to be a provider's, since the
-    /// last call: those open before the capture, once another connection showed whose address
-    /// they go to. To be counted from now on.
+    /// Flows to be counted from now on, since the last call: those open before the capture, once
+    /// another connection showed whose address they go to, and datagram flows whose block has ended.
     pub fn take_found(&mut self) -> Vec<FlowId> {
         std::mem::take(&mut self.found)
+    }
+
+    /// Nameless flows that were blocked and no longer are, since the last call. To be let through.
+    pub fn take_freed(&mut self) -> Vec<FlowId> {
+        std::mem::take(&mut self.freed)
     }
 
     /// Whether packets beyond a hello should wait for the verdict.
@@ -266,7 +304,8 @@ impl Engine {
         self.undecided_bytes -= before.min(self.undecided_bytes);
         let Some(undecided) = self.undecided.remove(&flow) else { return Verdict::Ignore };
         match outcome {
-            Outcome::NeedMore | Outcome::Nobody { named: false } => Verdict::Ignore,
+            Outcome::Nobody { named: false } => self.without_name(now, flow, &undecided, piece),
+            Outcome::NeedMore => Verdict::Ignore,
             Outcome::Nobody { named: true } => {
                 self.addresses.mark_shared(undecided.remote);
                 Verdict::Ignore
@@ -287,6 +326,20 @@ impl Engine {
             }
         }
         verdict
+    }
+
+    /// There is no name and will be none.
+    fn without_name(&mut self, now: Now, flow: FlowId, undecided: &Undecided, piece: Piece<'_>) -> Verdict {
+        if !matches!(piece, Piece::Datagram(datagram) if looks_like_quic(datagram)) {
+            return Verdict::Ignore;
+        }
+        let who =
+            Who { user_account: undecided.user_account.clone(), application: undecided.application.clone() };
+        self.nameless.add(now.monotonic_ms, flow, &who);
+        self.decide_nameless(now);
+        let drop = self.to_cut.contains(&flow);
+        self.to_cut.retain(|cut| *cut != flow);
+        if drop { Verdict::Block } else { Verdict::Ignore }
     }
 
     /// A flow that waited is a provider's.
@@ -315,6 +368,11 @@ impl Engine {
             }
         }
         let verdict = attributed.verdict();
+        let who = attributed.who();
+        self.nameless.speaks(now.monotonic_ms, &who, attributed.service, &attributed.host);
+        if verdict == Verdict::Block {
+            self.decide_nameless(now);
+        }
         if self.attributed.len() < self.limits.attributed {
             self.attributed.insert(flow, attributed);
             return verdict;
@@ -344,7 +402,9 @@ impl Engine {
     fn end(&mut self, now: Now, flow: FlowId) {
         self.addresses.forget(flow);
         self.found.retain(|found| *found != flow);
+        self.freed.retain(|freed| *freed != flow);
         self.to_cut.retain(|cut| *cut != flow);
+        self.nameless.forget(flow);
         self.forget_undecided(flow);
         if let Some(mut attributed) = self.attributed.remove(&flow)
             && let Some(body) = attributed.usage(self.catalog, now)
@@ -360,6 +420,13 @@ impl Engine {
     }
 
     fn record(&mut self, now: Now, body: EventBody) {
+        if let EventBody::Blocked(blocked) = &body {
+            match self.attempts.tell(now.wall.minute(), blocked) {
+                Tell::Yes => {}
+                Tell::Told => return,
+                Tell::TooMany => return self.outbox.lose(now.wall.minute()),
+            }
+        }
         self.outbox.push(self.limits.records, Record { minute: now.wall.minute(), body });
     }
 }

@@ -159,6 +159,9 @@ impl Session {
         for flow in self.engine.take_found() {
             self.capture.set_verdict(flow, Verdict::Meter);
         }
+        for flow in self.engine.take_freed() {
+            self.capture.set_verdict(flow, Verdict::Ignore);
+        }
         for record in self.engine.take_records() {
             self.outbox.push(record.minute, record.body);
         }

@@ -1,8 +1,18 @@
 //! Lock, privacy hours, mode and budget in; a decision out.
 //!
-//! The order of precedence is `PRECEDENCE`, one table, and nothing else decides. Of its
-//! rows the own hosts, the lock and the block have inputs today; privacy hours and personal
-//! mode take their places between them when their inputs exist.
+//! The order of precedence is `PRECEDENCE`, one table, and nothing else decides. The first row that
+//! has something to say decides:
+//!
+//! | row | when | decision | ends |
+//! | --- | --- | --- | --- |
+//! | own host | the backend's own names | pass, leave no trace | never |
+//! | lock | an administrator locked the user or the device | block | when it is lifted |
+//! | *privacy hours* | *the schedule says so; no input yet* | *pass, leave no trace* | *with the window* |
+//! | *personal mode* | *the user turned it on; no input yet* | *meter into the personal ledger, or block by its own allowance* | *when it is turned off* |
+//! | block | a hard cap was passed, or a provider was blocked | block | by itself, at the latest at `block_until` |
+//! | meter | always | meter | |
+//!
+//! So privacy hours lift a cap (nothing is counted, so nothing is spent) but no lock.
 //!
 //! Invariants: no clock is read; a block lapses by itself when its time is over (fail open),
 //! a lock holds until it is lifted (fail closed); the backend's own hosts are never blocked
@@ -151,6 +161,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn without_a_lock_or_a_block_nobody_is_blocked(now: u64, until: u64, host in any::<String>()) {
+            let policy = Policy { block_until: Some(UnixSeconds(until)), ..policy(false, None) };
+            prop_assert!(!matches!(decide(&policy, now, &host), Decision::Block(_)));
+            prop_assert!(!policy.is_blocking(UnixSeconds(now)));
+        }
+
         #[test]
         fn own_hosts_are_never_blocked(locked: bool, blocked: bool, now: u64) {
             let providers: Option<&[&str]> = blocked.then_some(&[]);
