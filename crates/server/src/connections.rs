@@ -92,6 +92,7 @@ mod tests {
             organisation: uuid::Uuid::nil(),
             device: uuid::Uuid::nil(),
             serial: String::new(),
+            issuer: String::new(),
             not_before: toktra_protocol::UnixSeconds(0),
             not_after: toktra_protocol::UnixSeconds(1),
         };

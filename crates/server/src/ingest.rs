@@ -83,7 +83,8 @@ fn codec_refusal(error: &CodecError) -> Refusal {
     Refusal::new(code, format!("Nothing was stored: {error}{cause}."))
 }
 
-fn book_refusal(error: &BookError) -> Refusal {
+/// Why the ledger did not do what was asked.
+pub fn book_refusal(error: &BookError) -> Refusal {
     match error {
         BookError::Busy => {
             Refusal::new(Code::Busy, "Too many events wait to be stored. Send the batch again later.")

@@ -30,6 +30,8 @@ pub struct Entry {
     standing: watch::Sender<Arc<Device>>,
     applied: AtomicU64,
     seen_at: AtomicU64,
+    /// The serial of the certificate that was last found to be in use.
+    certificate: RwLock<Option<String>>,
     requests: Arc<Semaphore>,
 }
 
@@ -39,6 +41,7 @@ impl Entry {
         Self {
             applied: AtomicU64::new(u64::try_from(applied).unwrap_or_default()),
             seen_at: AtomicU64::new(0),
+            certificate: RwLock::new(device.certificate_serial.clone()),
             requests: Arc::new(Semaphore::new(REQUESTS_PER_DEVICE)),
             standing: watch::Sender::new(Arc::new(device)),
         }
@@ -52,6 +55,16 @@ impl Entry {
     /// A place for one more request, if there is one left.
     pub fn request(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.requests).try_acquire_owned().ok()
+    }
+
+    /// Whether this is the device's certificate in use, as far as is known without asking.
+    pub fn is_in_use(&self, serial: &str) -> bool {
+        self.certificate.read().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(serial)
+    }
+
+    /// The database says that this certificate is in use.
+    pub fn note_in_use(&self, serial: &str) {
+        *self.certificate.write().unwrap_or_else(PoisonError::into_inner) = Some(serial.to_owned());
     }
 
     /// To wait for a change.

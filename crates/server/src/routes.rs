@@ -16,6 +16,7 @@ pub fn api(app: SharedApp) -> Router {
     let pages = console::router(app.store.clone(), app.clock);
     let own = Router::new()
         .route(enrol::PATH, post(crate::enrol::enroll))
+        .route(enrol::TIME_PATH, get(crate::time::time))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(app);
@@ -25,6 +26,8 @@ pub fn api(app: SharedApp) -> Router {
 /// The ingest host: device traffic.
 pub fn ingest(app: SharedApp) -> Router {
     let own = Router::new()
+        .merge(crate::est::router())
+        .route(enrol::RENEW_PATH, post(crate::renew::renew))
         .route(codec::EVENTS_PATH, post(ingest::events))
         .route(codec::DIRECTIVE_PATH, get(directives::directive))
         .route(budget::EXEMPTION_PATH, post(exemptions::request))

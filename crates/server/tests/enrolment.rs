@@ -45,7 +45,7 @@ async fn every_bad_enrolment_gets_its_documented_status_and_changes_nothing() {
         ("a CSR cut short", body(&good, &csr[..csr.len() - 1]), Code::BadCsr),
         ("bytes after the CSR", body(&good, &trailing), Code::BadCsr),
         ("a forged CSR", body(&good, &forged), Code::BadCsr),
-        ("a used token", body(&used, &csr), Code::TokenUsed),
+        ("a used token", body(&used, &Key::new().csr()), Code::TokenUsed),
         ("an expired token", body(&expired, &csr), Code::TokenExpired),
         ("a foreign token", body(&foreign, &csr), Code::TokenUnknown),
     ];
@@ -57,11 +57,9 @@ async fn every_bad_enrolment_gets_its_documented_status_and_changes_nothing() {
     let plain = client.send(hyper::Request::post("/v1/enroll"), body(&good, &csr)).await;
     assert_eq!(plain.code(), Code::MediaType);
 
-    assert_eq!(
-        client.post_json("/v1/enroll", body(&good, &csr)).await.status,
-        200,
-        "the token is still good"
-    );
+    assert_eq!(client.post_json("/v1/enroll", body(&good, &csr)).await.code(), Code::KeyUsed);
+    let fresh = body(&good, &Key::new().csr());
+    assert_eq!(client.post_json("/v1/enroll", fresh).await.status, 200, "the token is still good");
     elsewhere.stop().await;
     backend.stop().await;
 }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use toktra_pki::VerifiedCsr;
 use toktra_protocol::codec::{COMPRESSED_LIMIT, EVENTS_LIMIT};
 use toktra_protocol::{Batch, Code, DeviceId, Directive, Estimate, SignedDirective, UnixSeconds};
-use toktra_store::enrolment::NewCertificate;
+use toktra_store::enrolment::{Attempt, NewCertificate};
 use toktra_store::ledger::{Cost, Tariff};
 use toktra_store::price_mix::Share;
 use toktra_store::{Ledger, devices};
@@ -149,14 +149,21 @@ async fn device_at(backend: &Backend, at: UnixSeconds, booked: bool) -> Device {
         let description = support::enrol_request("", &[]).device;
         let row = NewCertificate {
             serial: made.serial.clone(),
-            issuer: backend.app.authority().issuer_id().to_owned(),
+            issuer: made.issuer.clone(),
             not_before: made.not_before,
             not_after: made.not_after,
             der: STANDARD.encode(&made.der),
+            chain_pem: made.chain_pem.clone(),
+            public_key: csr.key_id(),
         };
-        toktra_store::enrolment::enrol(&backend.app.store, &hash, id, &description, at, |_| Ok(row))
-            .await
-            .unwrap();
+        let attempt = Attempt {
+            token_hash: &hash,
+            public_key: &csr.key_id(),
+            description: &description,
+            address: "test",
+            device: id,
+        };
+        toktra_store::enrolment::enrol(&backend.app.store, &attempt, at, |_, _| Ok(row)).await.unwrap();
     }
     let enrolled = toktra_protocol::enrol::EnrolResponse {
         device: id,

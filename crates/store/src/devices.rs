@@ -6,7 +6,7 @@ use toktra_protocol::{Block, BlockReason, DeviceId, UnixSeconds};
 
 use crate::audit::{Deed, record};
 use crate::directory::Department;
-use crate::{Store, StoreError, note_change};
+use crate::{Store, StoreError, certificates, column, note_change};
 
 /// A device's row.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -45,11 +45,15 @@ pub struct Device {
     pub block_message: Option<String>,
     /// Identifiers joined by commas; empty: every provider.
     pub block_providers: Option<String>,
+    /// `cloned_hardware`, `superseded_certificate`, or nothing.
+    pub flag: Option<String>,
+    /// The newest certificate that was used, hexadecimal.
+    pub certificate_serial: Option<String>,
 }
 
 const COLUMNS: &str = "SELECT id, organisation_id, department_id, user_id, hostname, platform, agent_version,
     state, enrolled_at, last_seen_at, acknowledged_sequence, directive_version, directive_applied,
-    lock_message, block_reason, block_message, block_providers FROM devices";
+    lock_message, block_reason, block_message, block_providers, flag, certificate_serial FROM devices";
 
 impl Device {
     /// Its identifier.
@@ -107,13 +111,32 @@ pub async fn find(store: &Store, id: DeviceId) -> Result<Option<Device>, StoreEr
 pub async fn revoke(store: &Store, id: DeviceId, actor: &str, now: UnixSeconds) -> Result<(), StoreError> {
     let mut transaction = store.begin().await?;
     let changed = sqlx::query(
-        "UPDATE devices SET state = 'revoked', directive_version = directive_version + 1 WHERE id = $1",
+        "UPDATE devices SET state = 'revoked', revoked_at = COALESCE(revoked_at, $2),
+            directive_version = directive_version + 1 WHERE id = $1",
     )
     .bind(id.to_string())
+    .bind(column(now.0))
     .execute(&mut *transaction)
     .await?
     .rows_affected();
+    certificates::revoke_all(&mut transaction, &id.to_string(), now).await?;
     finish(transaction, id, changed, actor, "revoke", "", now).await
+}
+
+/// Takes a device's flag away, once somebody has looked into it.
+pub async fn clear_flag(
+    store: &Store,
+    id: DeviceId,
+    actor: &str,
+    now: UnixSeconds,
+) -> Result<(), StoreError> {
+    let mut transaction = store.begin().await?;
+    let changed = sqlx::query("UPDATE devices SET flag = NULL WHERE id = $1")
+        .bind(id.to_string())
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+    finish(transaction, id, changed, actor, "clear_flag", "", now).await
 }
 
 /// Puts a lock in force, or lifts it with `None`.

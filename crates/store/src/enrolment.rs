@@ -1,42 +1,49 @@
-//! One-time tokens and what they buy. A token is stored as its hash; it is consumed in
-//! the transaction that inserts the device and its certificate, so that of two devices
-//! that come with one token, exactly one is enrolled.
+//! What a token buys: a device with its certificate, at once or after an administrator's approval.
+//!
+//! Invariants: a one-time token is consumed in the transaction that inserts the device and its
+//! certificate, so that of any number that come with one token at once, exactly one is enrolled;
+//! a reusable one counts who waits and who is enrolled by it in the transaction that lets them
+//! wait. A device that asks again with the same key gets the same certificate until it first used
+//! it. A machine that says it is one that is enrolled already is enrolled as another, and both
+//! are flagged: no device takes another's place.
 
 use sqlx::{Sqlite, Transaction};
 use toktra_protocol::enrol::DeviceDescription;
 use toktra_protocol::{DeviceId, UnixSeconds};
+use uuid::Uuid;
 
 use crate::audit::{Deed, record};
-use crate::directory::{Department, Organisation, User};
+use crate::certificates::{self, Purpose};
+use crate::tokens::{self, Use};
 use crate::{Store, StoreError, column};
 
-/// Whom a new token is for.
+pub use crate::certificates::NewCertificate;
+pub use crate::tokens::Grant;
+
+/// Most devices of an organisation that wait for approval at once.
+pub const WAITING_LIMIT: i64 = 1000;
+/// Most devices of the same hardware that an audit row names.
+const NAMED_CLONES: i64 = 3;
+
+/// What `issue` may fail with.
+pub type IssueError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A device that wants to enrol.
 #[derive(Clone, Copy, Debug)]
-pub struct Grant<'a> {
-    /// The organisation.
-    pub organisation: &'a Organisation,
-    /// The department that the device will belong to.
-    pub department: Option<&'a Department>,
-    /// The person whose device it will be.
-    pub user: Option<&'a User>,
+pub struct Attempt<'a> {
+    /// SHA-256 of its token, hexadecimal.
+    pub token_hash: &'a str,
+    /// SHA-256 of its key's SubjectPublicKeyInfo, hexadecimal.
+    pub public_key: &'a str,
+    /// What it says of itself.
+    pub description: &'a DeviceDescription,
+    /// From where it asks.
+    pub address: &'a str,
+    /// The identifier that it gets if it is new.
+    pub device: DeviceId,
 }
 
-/// A certificate as the database keeps it.
-#[derive(Clone, Debug)]
-pub struct NewCertificate {
-    /// Hexadecimal.
-    pub serial: String,
-    /// Key identifier of the issuer, hexadecimal.
-    pub issuer: String,
-    /// Start of its validity.
-    pub not_before: UnixSeconds,
-    /// End of its validity.
-    pub not_after: UnixSeconds,
-    /// DER in base64.
-    pub der: String,
-}
-
-/// What a token that may be used is bound to.
+/// What a token is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
     /// The organisation's identifier.
@@ -51,6 +58,17 @@ pub struct Bound {
     pub user_id: Option<String>,
 }
 
+/// A device that is enrolled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrolled {
+    /// Its identifier: the one of the attempt, or of the first that was alike.
+    pub device: DeviceId,
+    /// To whom it belongs.
+    pub bound: Bound,
+    /// Leaf and intermediate, PEM.
+    pub chain_pem: String,
+}
+
 /// Why nothing was enrolled.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
@@ -60,12 +78,27 @@ pub enum EnrolError {
     /// It was used before.
     #[error("the enrolment token was used before")]
     TokenUsed,
+    /// It was withdrawn, or has as many devices as it may.
+    #[error("the enrolment token takes no more devices")]
+    TokenClosed,
     /// Its time is over.
     #[error("the enrolment token has expired")]
     TokenExpired,
+    /// The key was certified, or waits, otherwise.
+    #[error("the key was certified before")]
+    KeyUsed,
+    /// An administrator has yet to decide.
+    #[error("the device awaits approval")]
+    Pending,
+    /// An administrator refused the device.
+    #[error("the device was not approved")]
+    Denied,
+    /// [`WAITING_LIMIT`] devices wait already.
+    #[error("too many devices await approval")]
+    WaitingFull,
     /// The certificate could not be made.
     #[error("the certificate could not be made")]
-    Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Certificate(#[source] IssueError),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -77,7 +110,7 @@ impl From<sqlx::Error> for EnrolError {
     }
 }
 
-/// Stores a token's hash (SHA-256, hexadecimal).
+/// Stores the hash of a one-time token (SHA-256, hexadecimal).
 pub async fn create_token(
     store: &Store,
     hash: &str,
@@ -86,63 +119,71 @@ pub async fn create_token(
     actor: &str,
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
-    let mut transaction = store.begin().await?;
-    sqlx::query(
-        "INSERT INTO enrolment_tokens (hash, organisation_id, department_id, user_id, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(hash)
-    .bind(&grant.organisation.id)
-    .bind(grant.department.map(|department| &department.id))
-    .bind(grant.user.map(|user| &user.id))
-    .bind(column(now.0))
-    .bind(column(valid_until.0))
-    .execute(&mut *transaction)
-    .await?;
-    let deed = Deed {
-        organisation: Some(&grant.organisation.id),
-        actor,
-        action: "token_create",
-        subject: grant.department.map_or(&grant.organisation.name, |department| &department.name),
-        detail: grant.user.map_or("", |user| &user.email),
-    };
-    record(&mut transaction, now, deed).await?;
-    transaction.commit().await?;
-    Ok(())
+    tokens::create(store, hash, (grant, Use::Once, ""), valid_until, actor, now).await
 }
 
-/// Consumes the token and inserts the device with the certificate that `issue` makes for
-/// the organisation that the token is bound to. All of it or nothing.
+/// Enrols a device with the certificate that `issue` makes for the organisation that the token is
+/// bound to, or gives it again. All of it or nothing; [`EnrolError::Pending`] alone may leave a
+/// request behind.
 pub async fn enrol(
     store: &Store,
-    hash: &str,
-    device: DeviceId,
-    description: &DeviceDescription,
+    attempt: &Attempt<'_>,
     now: UnixSeconds,
-    issue: impl FnOnce(&Bound) -> Result<NewCertificate, Box<dyn std::error::Error + Send + Sync>> + Send,
-) -> Result<Bound, EnrolError> {
+    issue: impl FnOnce(&Bound, DeviceId) -> Result<NewCertificate, IssueError> + Send,
+) -> Result<Enrolled, EnrolError> {
     let mut transaction = store.begin().await?;
-    let bound = usable(&mut transaction, hash, now).await?;
-    let certificate = issue(&bound).map_err(EnrolError::Certificate)?;
-    let id = device.to_string();
-    insert_device(&mut transaction, &id, &bound, description, now).await?;
-    insert_certificate(&mut transaction, &id, &certificate).await?;
-    sqlx::query("UPDATE enrolment_tokens SET used_at = $2, used_by = $3 WHERE hash = $1")
-        .bind(hash)
-        .bind(column(now.0))
-        .bind(&id)
-        .execute(&mut *transaction)
-        .await?;
+    let token = token(&mut transaction, attempt.token_hash).await?.ok_or(EnrolError::TokenUnknown)?;
+    match judge(&mut transaction, attempt, &token, now).await? {
+        Step::Again(enrolled) => Ok(enrolled),
+        Step::Wait => {
+            insert_request(&mut transaction, attempt, &token, now).await?;
+            transaction.commit().await?;
+            Err(EnrolError::Pending)
+        }
+        Step::Issue => {
+            let certificate = issue(&token.bound(), attempt.device).map_err(EnrolError::Certificate)?;
+            admit(&mut transaction, attempt, &token, &certificate, now).await?;
+            transaction.commit().await?;
+            let chain_pem = certificate.chain_pem;
+            Ok(Enrolled { device: attempt.device, bound: token.bound(), chain_pem })
+        }
+    }
+}
+
+/// Flags a living device and those of its organisation that say they are the same machine.
+pub(crate) async fn flag_clones(
+    transaction: &mut Transaction<'static, Sqlite>,
+    device: &str,
+    now: UnixSeconds,
+) -> Result<(), StoreError> {
+    let others: Vec<(String, String)> = sqlx::query_as(
+        "SELECT o.id, o.organisation_id FROM devices o
+         INNER JOIN devices d ON d.organisation_id = o.organisation_id AND d.hardware = o.hardware
+         WHERE d.id = $1 AND o.id <> $1 AND o.state = 'enrolled' ORDER BY o.enrolled_at DESC, o.id LIMIT $2",
+    )
+    .bind(device)
+    .bind(NAMED_CLONES)
+    .fetch_all(&mut **transaction)
+    .await?;
+    let Some((_, organisation)) = others.first() else { return Ok(()) };
+    sqlx::query(
+        "UPDATE devices SET flag = 'cloned_hardware'
+         WHERE flag IS NULL AND state = 'enrolled' AND organisation_id = $2
+            AND hardware = (SELECT hardware FROM devices WHERE id = $1)",
+    )
+    .bind(device)
+    .bind(organisation)
+    .execute(&mut **transaction)
+    .await?;
+    let named: Vec<_> = others.iter().map(|(id, _)| id.as_str()).collect();
     let deed = Deed {
-        organisation: Some(&bound.organisation_id),
-        actor: &id,
-        action: "enrol",
-        subject: &id,
-        detail: &certificate.serial,
+        organisation: Some(organisation),
+        actor: device,
+        action: "hardware_shared",
+        subject: device,
+        detail: &named.join(" "),
     };
-    record(&mut transaction, now, deed).await?;
-    transaction.commit().await?;
-    Ok(bound)
+    record(transaction, now, deed).await
 }
 
 #[derive(sqlx::FromRow)]
@@ -153,17 +194,45 @@ struct TokenRow {
     department: Option<String>,
     user_id: Option<String>,
     expires_at: i64,
+    used_by: Option<String>,
     used_at: Option<i64>,
+    reusable: i64,
+    device_limit: i64,
+    devices: i64,
+    withdrawn_at: Option<i64>,
 }
 
-async fn usable(
+impl TokenRow {
+    fn bound(&self) -> Bound {
+        Bound {
+            organisation_id: self.organisation_id.clone(),
+            organisation: self.organisation.clone(),
+            department_id: self.department_id.clone(),
+            department: self.department.clone(),
+            user_id: self.user_id.clone(),
+        }
+    }
+
+    /// Whether it takes another device.
+    fn is_open(&self, now: UnixSeconds) -> Result<(), EnrolError> {
+        if self.withdrawn_at.is_some() || self.devices >= self.device_limit {
+            Err(EnrolError::TokenClosed)
+        } else if self.expires_at <= column(now.0) {
+            Err(EnrolError::TokenExpired)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+async fn token(
     transaction: &mut Transaction<'static, Sqlite>,
     hash: &str,
-    now: UnixSeconds,
-) -> Result<Bound, EnrolError> {
-    let row: Option<TokenRow> = sqlx::query_as(
+) -> Result<Option<TokenRow>, StoreError> {
+    let row = sqlx::query_as(
         "SELECT t.organisation_id, o.name AS organisation, t.department_id, d.name AS department,
-            t.user_id, t.expires_at, t.used_at
+            t.user_id, t.expires_at, t.used_by, t.used_at, t.reusable, t.device_limit, t.devices,
+            t.withdrawn_at
          FROM enrolment_tokens t
          INNER JOIN organisations o ON o.id = t.organisation_id
          LEFT JOIN departments d ON d.id = t.department_id
@@ -172,41 +241,183 @@ async fn usable(
     .bind(hash)
     .fetch_optional(&mut **transaction)
     .await?;
-    let row = row.ok_or(EnrolError::TokenUnknown)?;
-    if row.used_at.is_some() {
-        return Err(EnrolError::TokenUsed);
+    Ok(row)
+}
+
+/// What is to be done for an attempt.
+enum Step {
+    Issue,
+    Again(Enrolled),
+    Wait,
+}
+
+async fn judge(
+    transaction: &mut Transaction<'static, Sqlite>,
+    attempt: &Attempt<'_>,
+    token: &TokenRow,
+    now: UnixSeconds,
+) -> Result<Step, EnrolError> {
+    let certified = certificates::of_key(transaction, attempt.public_key).await?;
+    let again = |by: Option<&str>| {
+        let certified = certified.as_ref().filter(|row| by == Some(&row.device_id))?;
+        let chain_pem = certified.again(now)?.to_owned();
+        let device = certified.device_id.parse().ok()?;
+        Some(Step::Again(Enrolled { device, bound: token.bound(), chain_pem }))
+    };
+    if let Some(request) = request(transaction, attempt.public_key).await? {
+        if request.token_hash != attempt.token_hash {
+            return Err(EnrolError::KeyUsed);
+        }
+        return match request.state.as_str() {
+            "pending" => Err(EnrolError::Pending),
+            "approved" => Ok(Step::Issue),
+            "enrolled" => again(request.device_id.as_deref()).ok_or(EnrolError::KeyUsed),
+            _ => Err(EnrolError::Denied),
+        };
     }
-    if row.expires_at <= column(now.0) {
-        return Err(EnrolError::TokenExpired);
+    if token.used_at.is_some() && token.reusable == 0 {
+        return again(token.used_by.as_deref()).ok_or(EnrolError::TokenUsed);
     }
-    Ok(Bound {
-        organisation_id: row.organisation_id,
-        organisation: row.organisation,
-        department_id: row.department_id,
-        department: row.department,
-        user_id: row.user_id,
-    })
+    token.is_open(now)?;
+    if certified.is_some() {
+        return Err(EnrolError::KeyUsed);
+    }
+    if token.reusable == 0 {
+        return Ok(Step::Issue);
+    }
+    if waiting(transaction, &token.organisation_id).await? >= WAITING_LIMIT {
+        return Err(EnrolError::WaitingFull);
+    }
+    Ok(Step::Wait)
+}
+
+#[derive(sqlx::FromRow)]
+struct RequestRow {
+    token_hash: String,
+    state: String,
+    device_id: Option<String>,
+}
+
+async fn request(
+    transaction: &mut Transaction<'static, Sqlite>,
+    public_key: &str,
+) -> Result<Option<RequestRow>, StoreError> {
+    let row =
+        sqlx::query_as("SELECT token_hash, state, device_id FROM enrolment_requests WHERE public_key = $1")
+            .bind(public_key)
+            .fetch_optional(&mut **transaction)
+            .await?;
+    Ok(row)
+}
+
+async fn waiting(
+    transaction: &mut Transaction<'static, Sqlite>,
+    organisation: &str,
+) -> Result<i64, StoreError> {
+    let count = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM enrolment_requests WHERE organisation_id = $1 AND state = 'pending'",
+    )
+    .bind(organisation)
+    .fetch_one(&mut **transaction)
+    .await?;
+    Ok(count)
+}
+
+async fn insert_request(
+    transaction: &mut Transaction<'static, Sqlite>,
+    attempt: &Attempt<'_>,
+    token: &TokenRow,
+    now: UnixSeconds,
+) -> Result<(), StoreError> {
+    let id = Uuid::new_v4().to_string();
+    let description = attempt.description;
+    sqlx::query(
+        "INSERT INTO enrolment_requests (id, organisation_id, token_hash, public_key, hostname, platform,
+            agent_version, hardware, address, state, requested_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'pending', $10)",
+    )
+    .bind(&id)
+    .bind(&token.organisation_id)
+    .bind(attempt.token_hash)
+    .bind(attempt.public_key)
+    .bind(&description.hostname)
+    .bind(&description.platform)
+    .bind(&description.agent_version)
+    .bind(&description.hardware)
+    .bind(attempt.address)
+    .bind(column(now.0))
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query("UPDATE enrolment_tokens SET devices = devices + 1 WHERE hash = $1")
+        .bind(attempt.token_hash)
+        .execute(&mut **transaction)
+        .await?;
+    let deed = Deed {
+        organisation: Some(&token.organisation_id),
+        actor: attempt.address,
+        action: "enrol_pending",
+        subject: &id,
+        detail: &description.hostname,
+    };
+    record(transaction, now, deed).await
+}
+
+/// Inserts the device and its certificate, and spends what it came by.
+async fn admit(
+    transaction: &mut Transaction<'static, Sqlite>,
+    attempt: &Attempt<'_>,
+    token: &TokenRow,
+    certificate: &NewCertificate,
+    now: UnixSeconds,
+) -> Result<(), StoreError> {
+    let id = attempt.device.to_string();
+    insert_device(transaction, &id, token, attempt.description, now).await?;
+    certificates::insert(transaction, &id, certificate, Purpose::Enrol, now).await?;
+    sqlx::query("UPDATE enrolment_requests SET state = 'enrolled', device_id = $2 WHERE public_key = $1")
+        .bind(attempt.public_key)
+        .bind(&id)
+        .execute(&mut **transaction)
+        .await?;
+    sqlx::query(
+        "UPDATE enrolment_tokens SET used_at = $2, used_by = $3,
+            devices = CASE WHEN reusable = 0 THEN 1 ELSE devices END WHERE hash = $1",
+    )
+    .bind(attempt.token_hash)
+    .bind(column(now.0))
+    .bind(&id)
+    .execute(&mut **transaction)
+    .await?;
+    let deed = Deed {
+        organisation: Some(&token.organisation_id),
+        actor: &id,
+        action: "enrol",
+        subject: &id,
+        detail: &certificate.serial,
+    };
+    record(transaction, now, deed).await?;
+    flag_clones(transaction, &id, now).await
 }
 
 async fn insert_device(
     transaction: &mut Transaction<'static, Sqlite>,
     id: &str,
-    bound: &Bound,
+    token: &TokenRow,
     description: &DeviceDescription,
     now: UnixSeconds,
-) -> Result<(), EnrolError> {
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO devices (id, organisation_id, department_id, user_id, hostname, platform,
-            agent_version, state, enrolled_at, acknowledged_sequence, directive_version)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 'enrolled', $8, 0, 1)",
+            agent_version, hardware, state, enrolled_at, acknowledged_sequence, directive_version)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'enrolled', $9, 0, 1)",
     )
     .bind(id)
-    .bind(&bound.organisation_id)
-    .bind(&bound.department_id)
-    .bind(&bound.user_id)
+    .bind(&token.organisation_id)
+    .bind(&token.department_id)
+    .bind(&token.user_id)
     .bind(&description.hostname)
     .bind(&description.platform)
     .bind(&description.agent_version)
+    .bind(&description.hardware)
     .bind(column(now.0))
     .execute(&mut **transaction)
     .await?;
@@ -218,26 +429,6 @@ async fn insert_device(
          WHERE id = $1",
     )
     .bind(id)
-    .execute(&mut **transaction)
-    .await?;
-    Ok(())
-}
-
-async fn insert_certificate(
-    transaction: &mut Transaction<'static, Sqlite>,
-    device: &str,
-    certificate: &NewCertificate,
-) -> Result<(), EnrolError> {
-    sqlx::query(
-        "INSERT INTO certificates (serial, device_id, issuer, not_before, not_after, der)
-         VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(&certificate.serial)
-    .bind(device)
-    .bind(&certificate.issuer)
-    .bind(column(certificate.not_before.0))
-    .bind(column(certificate.not_after.0))
-    .bind(&certificate.der)
     .execute(&mut **transaction)
     .await?;
     Ok(())

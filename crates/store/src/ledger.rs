@@ -13,9 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use toktra_protocol::{Ack, Batch, DeviceId, Estimate, UnixSeconds};
 
+use crate::certificates::{Shown, Worth};
 use crate::price_mix::Share;
 use crate::terms::Terms;
-use crate::{Store, StoreError, booking};
+use crate::{Store, StoreError, booking, certificates};
 
 /// Most events that wait for a transaction, over all devices.
 pub const WAITING_EVENTS_LIMIT: usize = 64 * 1024;
@@ -89,9 +90,16 @@ pub(crate) struct Sighting {
     pub directive_applied: Option<u64>,
 }
 
+/// A certificate may be used for the first time.
+struct FirstUse {
+    shown: Shown,
+    reply: oneshot::Sender<Result<Worth, BookError>>,
+}
+
 enum Command {
     Book(Entry),
     Seen(Sighting),
+    Use(FirstUse),
 }
 
 /// A handle to the actor. It ends when every handle is gone and what waits is booked.
@@ -137,6 +145,17 @@ impl Ledger {
         self.commands.is_closed()
     }
 
+    /// Notes that a certificate is used, and says what it is worth. Returns once that is durable.
+    pub async fn certificate_used(&self, shown: Shown) -> Result<Worth, BookError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.try_send(Command::Use(FirstUse { shown, reply }));
+        sent.map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => BookError::Busy,
+            mpsc::error::TrySendError::Closed(_) => BookError::Database,
+        })?;
+        answer.await.map_err(|_| BookError::Database)?
+    }
+
     /// Notes that a device was heard of, at the next occasion; lost if the server stops.
     pub fn seen(&self, device: DeviceId, directive_applied: Option<u64>) {
         let _ = self.commands.try_send(Command::Seen(Sighting { device, directive_applied }));
@@ -153,6 +172,7 @@ async fn run(
     while let Some(command) = queue.recv().await {
         let mut entries = Vec::new();
         let mut sightings = Vec::new();
+        let mut uses = Vec::new();
         let mut events = 0;
         let mut next = Some(command);
         while let Some(command) = next.take() {
@@ -162,16 +182,20 @@ async fn run(
                     entries.push(entry);
                 }
                 Command::Seen(sighting) => sightings.push(sighting),
+                Command::Use(first) => uses.push(first),
             }
-            if events < GROUP_EVENTS && entries.len() + sightings.len() < GROUP_BATCHES {
+            if events < GROUP_EVENTS && entries.len() + sightings.len() + uses.len() < GROUP_BATCHES {
                 next = queue.try_recv().ok();
             }
         }
-        let group = Group { now: now(), entries: &entries, sightings: &sightings };
+        let group = Group { now: now(), entries: &entries, sightings: &sightings, uses: &uses };
         let answers = book_group(&store, &mut terms, &*tariff, &group).await;
-        for (entry, answer) in entries.into_iter().zip(answers) {
-            // Whoever asked may have gone; the events are booked all the same.
+        // Whoever asked may have gone; what was done is done all the same.
+        for (entry, answer) in entries.into_iter().zip(answers.booked) {
             let _ = entry.reply.send(answer);
+        }
+        for (first, answer) in uses.into_iter().zip(answers.used) {
+            let _ = first.reply.send(answer);
         }
     }
 }
@@ -181,20 +205,25 @@ struct Group<'a> {
     now: UnixSeconds,
     entries: &'a [Entry],
     sightings: &'a [Sighting],
+    uses: &'a [FirstUse],
 }
 
-async fn book_group(
-    store: &Store,
-    terms: &mut Terms,
-    tariff: &dyn Tariff,
-    group: &Group<'_>,
-) -> Vec<Result<Ack, BookError>> {
+/// What there is to answer to a group, in its order.
+struct Answers {
+    booked: Vec<Result<Ack, BookError>>,
+    used: Vec<Result<Worth, BookError>>,
+}
+
+async fn book_group(store: &Store, terms: &mut Terms, tariff: &dyn Tariff, group: &Group<'_>) -> Answers {
     match booked(store, terms, tariff, group).await {
         Ok(answers) => answers,
         Err(error) => {
             let cause = &error as &dyn std::error::Error;
             tracing::error!(cause, batches = group.entries.len(), "A group of batches could not be booked.");
-            vec![Err(BookError::Database); group.entries.len()]
+            Answers {
+                booked: vec![Err(BookError::Database); group.entries.len()],
+                used: vec![Err(BookError::Database); group.uses.len()],
+            }
         }
     }
 }
@@ -204,10 +233,14 @@ async fn booked(
     terms: &mut Terms,
     tariff: &dyn Tariff,
     group: &Group<'_>,
-) -> Result<Vec<Result<Ack, BookError>>, StoreError> {
+) -> Result<Answers, StoreError> {
     let mut transaction = store.begin().await?;
-    let answers = booking::book(&mut transaction, terms, tariff, group.now, group.entries).await?;
+    let booked = booking::book(&mut transaction, terms, tariff, group.now, group.entries).await?;
     booking::note_sightings(&mut transaction, group.now, group.sightings).await?;
+    let mut used = Vec::with_capacity(group.uses.len());
+    for first in group.uses {
+        used.push(Ok(certificates::note_use(&mut transaction, group.now, &first.shown).await?));
+    }
     transaction.commit().await?;
-    Ok(answers)
+    Ok(Answers { booked, used })
 }

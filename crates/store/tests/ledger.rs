@@ -9,7 +9,7 @@ use toktra_protocol::{
     event::{Blocked, Dropped},
 };
 use toktra_store::directory::{self, Organisation};
-use toktra_store::enrolment::{self, EnrolError, Grant, NewCertificate};
+use toktra_store::enrolment::{self, Attempt, EnrolError, Grant, NewCertificate};
 use toktra_store::ledger::{BookError, Cost, Tariff, WAITING_EVENTS_LIMIT};
 use toktra_store::price_mix::Share;
 use toktra_store::{Ledger, Store, StoreError, devices};
@@ -67,8 +67,17 @@ impl Fixture {
             not_before: now,
             not_after: now.plus(1),
             der: String::new(),
+            chain_pem: String::new(),
+            public_key: device.to_string(),
         };
-        enrolment::enrol(&self.store, hash, device, &description, now, |_| Ok(certificate)).await?;
+        let attempt = Attempt {
+            token_hash: hash,
+            public_key: &certificate.public_key.clone(),
+            description: &description,
+            address: "test",
+            device,
+        };
+        enrolment::enrol(&self.store, &attempt, now, |_, _| Ok(certificate)).await?;
         Ok(device)
     }
 

@@ -10,7 +10,7 @@ use toktra_server::password;
 use toktra_store::directory::{
     Department, Organisation, create_department, create_organisation, create_user,
 };
-use toktra_store::enrolment::{self, Grant, NewCertificate};
+use toktra_store::enrolment::{self, Attempt, Grant, NewCertificate};
 use toktra_store::ledger::{Cost, Ledger, Tariff};
 use toktra_store::price_mix::Share;
 use toktra_store::{Store, accounts, devices};
@@ -114,8 +114,17 @@ pub async fn device(
         not_before: now,
         not_after: now.plus(90 * 86_400),
         der: String::new(),
+        chain_pem: String::new(),
+        public_key: uuid::Uuid::new_v4().simple().to_string(),
     };
-    enrolment::enrol(store, &hash, id, &description, now, |_| Ok(certificate)).await.unwrap();
+    let attempt = Attempt {
+        token_hash: &hash,
+        public_key: &certificate.public_key.clone(),
+        description: &description,
+        address: "192.0.2.1",
+        device: id,
+    };
+    enrolment::enrol(store, &attempt, now, |_, _| Ok(certificate)).await.unwrap();
     id
 }
 
