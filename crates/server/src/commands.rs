@@ -3,11 +3,15 @@
 
 mod administrators;
 mod arguments;
+mod audit;
 mod authority;
+mod devices;
 mod directory;
 mod initialise;
 mod ledger;
+mod prices;
 mod tables;
+mod tokens;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -42,15 +46,17 @@ async fn dispatch(Arguments { data, passphrase_file, command }: Arguments) -> an
         Command::Init(options) => initialise::init(&data, &passphrase, options).await,
         Command::Serve { listen } => serve(&data, &passphrase, listen).await,
         Command::Ca(command) => authority::run(&data, &passphrase, command).await,
-        Command::Token(command) => directory::token(&open(&data).await?, command).await,
+        Command::Token(command) => tokens::token(&open(&data).await?, command).await,
         Command::Org(command) => directory::organisation(&open(&data).await?, command).await,
         Command::Department(command) => directory::department(&open(&data).await?, command).await,
         Command::User(command) => directory::user(&open(&data).await?, command).await,
         Command::Admin(command) => administrators::admin(&open(&data).await?, command).await,
-        Command::Device(command) => directory::device(&open(&data).await?, command).await,
+        Command::Device(command) => devices::device(&open(&data).await?, command).await,
+        Command::Price(prices::Price::List { service }) => prices::list(&service),
+        Command::Price(prices::Price::Mix(command)) => prices::mix(&open(&data).await?, command).await,
         Command::Events { device, after } => ledger::events(&open(&data).await?, device, after).await,
         Command::Check => ledger::check(&open(&data).await?).await,
-        Command::Audit { limit } => directory::audit(&open(&data).await?, limit).await,
+        Command::Audit(command) => audit::audit(&open(&data).await?, command).await,
     }
 }
 

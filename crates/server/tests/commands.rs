@@ -129,3 +129,50 @@ fn a_block_of_a_provider_that_the_catalogue_does_not_know_or_with_an_endless_mes
     let locked = run(house.path(), &lock);
     assert!(error(&locked).contains("1 to 1024 bytes"), "{}", error(&locked));
 }
+
+#[test]
+fn tokens_are_listed_by_a_name_that_withdraws_them_and_never_shown_again() {
+    let house = house();
+    assert!(!run(house.path(), &["token", "create", "--reusable"]).status.success(), "for how many?");
+    let made = run(house.path(), &["token", "create", "--reusable", "--devices", "20", "--label", "image"]);
+    assert!(made.status.success(), "{}", error(&made));
+    let once = run(house.path(), &["token", "create"]);
+    let listed = text(&run(house.path(), &["token", "list"]));
+    for token in [&made, &once] {
+        assert!(!listed.contains(text(token).trim()));
+    }
+    let row = listed.lines().find(|line| line.contains("image")).unwrap();
+    assert!(row.contains("reusable") && row.contains("0/20") && row.ends_with("open"), "{row}");
+    let name = row.split(' ').next().unwrap();
+    assert!(run(house.path(), &["token", "withdraw", name]).status.success());
+    let listed = text(&run(house.path(), &["token", "list"]));
+    let row = listed.lines().find(|line| line.contains("image")).unwrap();
+    assert!(row.ends_with("withdrawn"), "{row}");
+    assert!(!run(house.path(), &["token", "withdraw", "zz"]).status.success());
+    assert_eq!(text(&run(house.path(), &["device", "pending"])).lines().count(), 1);
+    let nobody = run(house.path(), &["device", "approve", "00000000-0000-4000-8000-000000000000"]);
+    assert!(error(&nobody).contains("no waiting device"), "{}", error(&nobody));
+}
+
+#[tokio::test]
+async fn the_audit_trail_is_verified_and_its_first_bad_row_named() {
+    let house = house();
+    assert!(run(house.path(), &["user", "add", "ada@acme.example"]).status.success());
+    assert!(run(house.path(), &["department", "add", "Research"]).status.success());
+    let good = run(house.path(), &["audit", "verify"]);
+    assert!(good.status.success(), "{}", error(&good));
+    let good = text(&good);
+    let head = good.lines().nth(1).unwrap().strip_prefix("head ").unwrap();
+    assert!(run(house.path(), &["token", "create"]).status.success());
+    let noted = run(house.path(), &["audit", "verify", "--noted", head]);
+    assert!(noted.status.success(), "{}", error(&noted));
+
+    let store = store(house.path()).await;
+    let mut transaction = store.begin().await.unwrap();
+    sqlx::query("UPDATE audit SET actor = 'nobody' WHERE id = 2").execute(&mut *transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+    let bad = run(house.path(), &["audit", "verify"]);
+    assert!(!bad.status.success());
+    assert!(error(&bad).contains("row 2 was changed"), "{}", error(&bad));
+    assert!(text(&run(house.path(), &["audit", "--limit", "1"])).contains("token_create"));
+}

@@ -33,9 +33,9 @@ pub enum Command {
         #[arg(long, default_value = "[::]:443")]
         listen: SocketAddr,
     },
-    /// One-time enrolment tokens.
+    /// Enrolment tokens.
     #[command(subcommand)]
-    Token(Token),
+    Token(super::tokens::Token),
     /// Organisations.
     #[command(subcommand)]
     Org(Org),
@@ -50,10 +50,13 @@ pub enum Command {
     Admin(Admin),
     /// Devices.
     #[command(subcommand)]
-    Device(Device),
+    Device(super::devices::Device),
     /// The authority: its keys at rest, what is in force, rotations.
     #[command(subcommand)]
     Ca(super::authority::Ca),
+    /// Prices of models, and which of them the organisation says it uses.
+    #[command(subcommand)]
+    Price(super::prices::Price),
     /// Print a device's events, one JSON object a line, at most 10,000 at once.
     Events {
         /// The device's identifier.
@@ -64,12 +67,8 @@ pub enum Command {
     },
     /// Balance the ledger against the events, one JSON object for each device; fails if one is uneven.
     Check,
-    /// Show the newest rows of the audit trail.
-    Audit {
-        /// How many.
-        #[arg(long, default_value_t = 50)]
-        limit: u32,
-    },
+    /// Show the newest rows of the audit trail, or verify its chain.
+    Audit(super::audit::Audit),
 }
 
 /// Options of `init`.
@@ -103,26 +102,6 @@ pub struct InOrganisation {
     /// Name of the organisation; may be left out where there is only one.
     #[arg(long)]
     pub organisation: Option<String>,
-}
-
-/// One-time enrolment tokens.
-#[derive(Debug, Subcommand)]
-pub enum Token {
-    /// Make a token and print it, once.
-    Create {
-        /// The organisation that the device will belong to.
-        #[command(flatten)]
-        within: InOrganisation,
-        /// Name of the department that the device will belong to.
-        #[arg(long)]
-        department: Option<String>,
-        /// Address of the user whose device it will be.
-        #[arg(long)]
-        user: Option<String>,
-        /// How long it may be used: `30m`, `24h`, `7d`.
-        #[arg(long, default_value = "24h", value_parser = duration_s)]
-        valid_for: u64,
-    },
 }
 
 /// Organisations.
@@ -238,39 +217,11 @@ pub struct PasswordSource {
     pub password_file: Option<PathBuf>,
 }
 
-/// Devices.
-#[derive(Debug, Subcommand)]
-pub enum Device {
-    /// List them.
-    List {
-        /// Their organisation.
-        #[command(flatten)]
-        within: InOrganisation,
-    },
-    /// Withdraw a device's certificate, from its next request on.
-    Revoke {
-        /// Its identifier.
-        id: DeviceId,
-    },
-    /// Block every provider on a device until unlocked.
-    Lock {
-        /// Its identifier.
-        id: DeviceId,
-        /// What to tell the user.
-        #[arg(long)]
-        message: String,
-    },
-    /// Lift the lock.
-    Unlock {
-        /// Its identifier.
-        id: DeviceId,
-    },
-}
-
 /// Longest validity of a token.
 const LONGEST_S: u64 = 90 * 24 * 60 * 60;
 
-fn duration_s(text: &str) -> Result<u64, String> {
+/// A length of time as people write it, in seconds.
+pub fn duration_s(text: &str) -> Result<u64, String> {
     let hint = || format!("`{text}` is not a time such as 30m, 24h or 7d, of at most 90 days");
     let unit_s = match text.chars().last() {
         Some('s') => 1,

@@ -1,41 +1,17 @@
-//! Commands on organisations, departments, users, devices and tokens.
+//! Commands on organisations, departments and users, and what other commands share.
 
 use anyhow::{bail, ensure};
 use toktra_catalog::Catalog;
 use toktra_protocol::{Block, BlockReason, UnixSeconds};
 use toktra_store::directory::{self, Organisation};
-use toktra_store::enrolment::{self, Grant};
 use toktra_store::{Store, devices};
 
-use super::arguments::{Department, Device, InOrganisation, Org, Token, User};
-use super::{ACTOR, note, say, tables};
+use super::arguments::{Department, InOrganisation, Org, User};
+use super::{ACTOR, say, tables};
 use crate::app::Clock;
-use crate::enrol::token_hash;
-use crate::password::random_text;
 
-/// Random characters of a token, five bits each.
-const TOKEN_CHARACTERS: usize = 32;
 /// Longest message to a user, in bytes.
 const MESSAGE_LIMIT: usize = 1024;
-
-pub async fn token(store: &Store, command: Token) -> anyhow::Result<()> {
-    let Token::Create { within, department, user, valid_for } = command;
-    let organisation = organisation_of(store, &within).await?;
-    let department = match &department {
-        Some(name) => Some(directory::department(store, &organisation.id, name).await?),
-        None => None,
-    };
-    let user = match &user {
-        Some(email) => Some(directory::user(store, &organisation.id, email).await?),
-        None => None,
-    };
-    let token = random_text(TOKEN_CHARACTERS)?;
-    let grant = Grant { organisation: &organisation, department: department.as_ref(), user: user.as_ref() };
-    let until = now().plus(valid_for);
-    enrolment::create_token(store, &token_hash(&token), grant, until, ACTOR, now()).await?;
-    note(format_args!("The token below enrols one device until {}; it is not shown again.", time(until.0)))?;
-    say(token.as_str())
-}
 
 pub async fn organisation(store: &Store, command: Org) -> anyhow::Result<()> {
     match command {
@@ -72,7 +48,7 @@ pub async fn department(store: &Store, command: Department) -> anyhow::Result<()
 }
 
 /// A directive that exceeds what a device reads would be no directive at all.
-fn check_message(message: &str) -> anyhow::Result<()> {
+pub(super) fn check_message(message: &str) -> anyhow::Result<()> {
     let fits = (1..=MESSAGE_LIMIT).contains(&message.len());
     ensure!(fits, "a message has 1 to {MESSAGE_LIMIT} bytes; say it in other words");
     Ok(())
@@ -118,46 +94,6 @@ pub async fn user(store: &Store, command: User) -> anyhow::Result<()> {
             say(made.id)
         }
     }
-}
-
-pub async fn device(store: &Store, command: Device) -> anyhow::Result<()> {
-    match command {
-        Device::List { within } => list_devices(store, &within).await,
-        Device::Revoke { id } => Ok(devices::revoke(store, id, ACTOR, now()).await?),
-        Device::Lock { id, message } => {
-            check_message(&message)?;
-            Ok(devices::set_lock(store, id, Some(&message), ACTOR, now()).await?)
-        }
-        Device::Unlock { id } => Ok(devices::set_lock(store, id, None, ACTOR, now()).await?),
-    }
-}
-
-async fn list_devices(store: &Store, within: &InOrganisation) -> anyhow::Result<()> {
-    let organisation = organisation_of(store, within).await?;
-    let rows = devices::of_organisation(store, &organisation.id).await?.into_iter().map(|device| {
-        let directive = match device.directive_applied {
-            Some(applied) => format!("{applied}/{}", device.directive_version),
-            None => format!("-/{}", device.directive_version),
-        };
-        let seen = device.last_seen_at.and_then(|at| u64::try_from(at).ok());
-        let state = match (device.is_revoked(), &device.lock_message, &device.block_reason) {
-            (true, _, _) => "revoked",
-            (false, Some(_), _) => "locked",
-            (false, None, Some(_)) => "blocked",
-            (false, None, None) => "enrolled",
-        };
-        let events = device.acknowledged_sequence.to_string();
-        [device.id, device.hostname, state.into(), seen.map_or("-".into(), time), events, directive]
-    });
-    print(["id", "host", "state", "last seen", "events", "directive"], rows)
-}
-
-pub async fn audit(store: &Store, limit: u32) -> anyhow::Result<()> {
-    let rows = toktra_store::audit::newest(store, limit).await?.into_iter().map(|row| {
-        let at = u64::try_from(row.at).unwrap_or_default();
-        [time(at), row.actor, row.action, row.subject, row.detail]
-    });
-    print(["at", "actor", "action", "subject", "detail"], rows)
 }
 
 pub(super) async fn organisation_of(store: &Store, within: &InOrganisation) -> anyhow::Result<Organisation> {
