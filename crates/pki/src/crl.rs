@@ -20,17 +20,6 @@ pub struct RevokedCertificate {
     pub serial: String,
     /// Since when.
     pub revoked_at: UnixSeconds,
-    /// Why.
-    pub reason: Reason,
-}
-
-/// Why a certificate is on a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// An administrator withdrew the device.
-    PrivilegeWithdrawn,
-    /// A newer certificate of the device was used.
-    Superseded,
 }
 
 impl Authority {
@@ -62,10 +51,8 @@ fn entry(revoked: &RevokedCertificate) -> Result<RevokedCertParams, AuthorityErr
     Ok(RevokedCertParams {
         serial_number: SerialNumber::from_slice(&octets(&revoked.serial).ok_or(AuthorityError::Key)?),
         revocation_time: rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(revoked.revoked_at.0),
-        reason_code: Some(match revoked.reason {
-            Reason::PrivilegeWithdrawn => RevocationReason::PrivilegeWithdrawn,
-            Reason::Superseded => RevocationReason::Superseded,
-        }),
+        // An administrator withdrew the device; nobody says that its key is lost.
+        reason_code: Some(RevocationReason::PrivilegeWithdrawn),
         invalidity_date: None,
     })
 }

@@ -26,7 +26,7 @@ mod state;
 mod trust;
 
 pub use authority::{Authority, AuthorityError, DeviceCertificate, ServerCertificate};
-pub use crl::{CRL_VALID_S, Reason, RevokedCertificate};
+pub use crl::{CRL_VALID_S, RevokedCertificate};
 pub use csr::{CSR_LIMIT, CsrError, VerifiedCsr};
 pub use directive::DirectiveSigner;
 pub use founding::Founding;

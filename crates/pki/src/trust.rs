@@ -108,6 +108,11 @@ impl DeviceTrust {
         })
     }
 
+    /// Whether devices of this intermediate are taken; one may be retired while a connection is open.
+    pub fn takes(&self, issuer: &str) -> bool {
+        self.intermediates.iter().any(|one| one.id == issuer)
+    }
+
     /// Which device a certificate proves.
     pub fn identify(&self, leaf: &CertificateDer<'_>) -> Result<DeviceIdentity, IdentityError> {
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| IdentityError::Unreadable)?;

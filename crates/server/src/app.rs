@@ -12,8 +12,10 @@ use toktra_pki::{Authority, PassphraseFile};
 use toktra_protocol::{ToktraDomain, UnixSeconds};
 use toktra_store::{Ledger, Store};
 
+use crate::authority::Edition;
 use crate::budgets::BudgetBook;
 use crate::config::Config;
+use crate::crl::Lists;
 use crate::prices::CatalogPrices;
 use crate::refusals::Refusals;
 use crate::roster::Roster;
@@ -27,6 +29,8 @@ pub struct App {
     pub ledger: Ledger,
     /// Issues certificates and signs directives; another takes its place when a rotation goes on.
     authority: ArcSwap<Authority>,
+    /// Of which edition of its state the authority was at the start.
+    pub(crate) edition: Option<Edition>,
     data: PathBuf,
     passphrase: PassphraseFile,
     /// The domain that the three hosts live under.
@@ -37,6 +41,8 @@ pub struct App {
     pub budgets: BudgetBook,
     /// Who was refused an enrolment lately.
     pub refusals: Refusals,
+    /// Revocation lists that were signed.
+    pub lists: Lists,
     /// The only source of time.
     pub clock: Clock,
     /// Becomes true when the server is to stop.
@@ -50,6 +56,8 @@ impl App {
     /// Opens an initialised data directory.
     pub async fn open(data: &Path, passphrase: &PassphraseFile, clock: Clock) -> anyhow::Result<SharedApp> {
         let domain = Config::read(data)?.domain;
+        // Before it is read, so that no step goes unnoticed.
+        let edition = Edition::of(&Authority::state_file(data));
         let authority = Authority::open(data, passphrase).context("the authority could not be opened")?;
         for key in authority.plain_keys() {
             tracing::warn!(file = %key.display(), "A key lies in the clear; run `toktra-server ca encrypt`.");
@@ -61,12 +69,14 @@ impl App {
             store,
             ledger,
             authority: ArcSwap::from_pointee(authority),
+            edition,
             data: data.to_owned(),
             passphrase: passphrase.clone(),
             domain,
             roster: Roster::default(),
             budgets,
             refusals: Refusals::default(),
+            lists: Lists::default(),
             clock,
             stop: watch::Sender::new(false),
         }))

@@ -90,7 +90,7 @@ fn document(app: &App, book: &Book, id: DeviceId, device: &Device) -> Directive 
         flags: book.flags(&device.organisation_id),
         counted: book.acknowledged(id).unwrap_or(counted),
         budgets,
-        renew_before: None,
+        renew_before: app.authority().renew_before(),
     }
 }
 

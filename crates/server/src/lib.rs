@@ -8,11 +8,13 @@
 //! and wait has a limit. No SQL is here.
 
 pub mod app;
+mod authority;
 mod budgets;
 pub mod commands;
 mod config;
 mod connections;
 pub mod console;
+mod crl;
 mod directives;
 mod enrol;
 mod est;

@@ -106,6 +106,9 @@ impl Caller {
 
     async fn judge(app: &App, peer: &Peer, time: Time) -> Result<Self, Refusal> {
         let identity = device_of(peer)?;
+        if !app.authority().trust().takes(&identity.issuer) {
+            return Err(Refusal::new(Code::CertificateRequired, RETIRED));
+        }
         let found = app.roster.find(&app.store, identity.device).await;
         let entry = found.map_err(|error| Refusal::internal(&error))?.ok_or_else(unknown)?;
         if entry.device().is_revoked() {
@@ -126,13 +129,18 @@ impl Caller {
     }
 }
 
+const RETIRED: &str = "The intermediate that issued this certificate was retired. Enrol the device again.";
+
 fn device_of(peer: &Peer) -> Result<Arc<DeviceIdentity>, Refusal> {
     let detail = match &peer.who {
         Who::Device(identity) => return Ok(Arc::clone(identity)),
         Who::Anonymous => {
             "No client certificate was shown. Enrol the device, then connect with its certificate."
         }
-        Who::Stranger => "The client certificate was not issued by this backend. Enrol the device here.",
+        Who::Stranger => {
+            "The client certificate was not issued to a device by an intermediate that this backend takes \
+             (another backend's, or retired). Enrol the device here."
+        }
     };
     Err(Refusal::new(Code::CertificateRequired, detail))
 }

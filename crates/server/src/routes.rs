@@ -9,7 +9,7 @@ use toktra_protocol::{Code, budget, codec, enrol};
 
 use crate::app::SharedApp;
 use crate::refusal::Refusal;
-use crate::{console, directives, exemptions, ingest};
+use crate::{console, crl, directives, exemptions, ingest};
 
 /// The API host: enrolment, health and the console.
 pub fn api(app: SharedApp) -> Router {
@@ -17,6 +17,8 @@ pub fn api(app: SharedApp) -> Router {
     let own = Router::new()
         .route(enrol::PATH, post(crate::enrol::enroll))
         .route(enrol::TIME_PATH, get(crate::time::time))
+        .route(crl::CRL_PATH, get(crl::crl))
+        .route(crl::CA_PATH, get(crl::ca))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(app);

@@ -31,6 +31,7 @@ use toktra_protocol::Code;
 use tower::ServiceExt as _;
 
 use crate::app::SharedApp;
+use crate::authority;
 use crate::connections::{Activity, Places, UnderWay};
 use crate::peer::{Peer, Who};
 use crate::refusal::Refusal;
@@ -96,8 +97,11 @@ impl Server {
     pub async fn run(self) {
         let server = Arc::new(self);
         let mut stop = server.app.stop.subscribe();
-        let background =
-            [tokio::spawn(watch_changes(Arc::clone(&server.app))), tokio::spawn(renew(Arc::clone(&server)))];
+        let background = [
+            tokio::spawn(watch_changes(Arc::clone(&server.app))),
+            tokio::spawn(authority::follow(Arc::clone(&server))),
+            tokio::spawn(renew(Arc::clone(&server))),
+        ];
         let mut connections = JoinSet::new();
         tokio::select! {
             () = accept(&server, &mut connections) => {}
@@ -114,6 +118,18 @@ impl Server {
             connections.shutdown().await;
         }
         server.app.store.close().await;
+    }
+
+    pub(crate) fn app(&self) -> &SharedApp {
+        &self.app
+    }
+
+    /// Makes the hosts' certificates anew; connections to come are shown these.
+    pub(crate) fn make_certificates(&self) -> anyhow::Result<()> {
+        let app = &self.app;
+        let configurations = Configurations::new(&app.authority(), &app.domain, app.clock.now())?;
+        self.configurations.store(Arc::new(configurations));
+        Ok(())
     }
 
     fn router(&self, host: Host) -> Router {
@@ -244,12 +260,10 @@ async fn watch_changes(app: SharedApp) {
 }
 
 async fn renew(server: Arc<Server>) {
-    let app = &server.app;
     loop {
         tokio::time::sleep(RENEW_EVERY).await;
-        match Configurations::new(&app.authority(), &app.domain, app.clock.now()) {
-            Ok(configurations) => server.configurations.store(Arc::new(configurations)),
-            Err(error) => tracing::error!("The server's certificates could not be renewed: {error:#}."),
+        if let Err(error) = server.make_certificates() {
+            tracing::error!("The server's certificates could not be renewed: {error:#}.");
         }
     }
 }

@@ -55,7 +55,7 @@ impl Configurations {
         if authority.expires_at() < now.plus(EXPIRY_WARNING_S) {
             tracing::warn!(
                 expires_at = authority.expires_at().0,
-                "A CA expires soon, or has; renew both with the root's key, or nobody can connect after that."
+                "A CA expires soon, or has; rotate it (toktra-server ca status), or nobody can connect after that."
             );
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
