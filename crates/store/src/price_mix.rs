@@ -203,3 +203,123 @@ fn mixes(rows: Vec<(String, String, i64)>) -> Result<Vec<Mix>, StoreError> {
     }
     Ok(mixes)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+    use toktra_protocol::{Batch, DeviceId, Estimate, Event, EventBody, Minute, NameSource, Usage};
+
+    use super::*;
+    use crate::Ledger;
+    use crate::house::{House, house};
+    use crate::ledger::{Cost, Tariff};
+
+    const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
+
+    /// Costs as many micro-dollars as the first share has thousandths.
+    struct FirstShare;
+
+    impl Tariff for FirstShare {
+        fn cost(&self, mix: &[Share], _: &str, _: UnixSeconds, _: Estimate, _: Estimate) -> Option<Cost> {
+            let micros = mix.first().map_or(7, |share| share.permille.into());
+            Some(Cost { low_micros: micros, point_micros: micros, high_micros: micros })
+        }
+    }
+
+    async fn device(house: &House, organisation: &str) -> DeviceId {
+        let device = DeviceId::new_v4();
+        house
+            .write(
+                "INSERT INTO devices (id, organisation_id, hostname, platform, agent_version, state,
+                                      enrolled_at, acknowledged_sequence, directive_version)
+                 VALUES ($2, $1, 'h', 'linux', '0.1.0', 'enrolled', 0, 0, 1)",
+                &[organisation, &device.to_string()],
+            )
+            .await;
+        device
+    }
+
+    fn batch(sequence: u64, service: &str) -> Batch {
+        let usage = Usage {
+            provider: "openai".into(),
+            service: service.into(),
+            host: "api.openai.com".into(),
+            name_source: NameSource::Sni,
+            user_account: None,
+            application: None,
+            exchanges: 1,
+            bytes_out: 1,
+            bytes_in: 1,
+            bytes_handshake: 0,
+            duration_s: 0,
+            streaming: false,
+            partial: false,
+            tokens_in: Estimate { low: 1, point: 1, high: 1 },
+            tokens_out: Estimate::default(),
+            calibration: "c".into(),
+        };
+        let event = Event { sequence, minute: Minute(30_000_000 + sequence), body: EventBody::Usage(usage) };
+        Batch { events: vec![event] }
+    }
+
+    fn organisation(id: &str) -> Organisation {
+        Organisation { id: id.into(), name: id.into(), created_at: 0 }
+    }
+
+    fn mix(shares: &[(&str, u32)]) -> Mix {
+        let share = |&(model, permille): &(&str, u32)| Share { model: model.into(), permille };
+        Mix { service: "openai-api".into(), shares: shares.iter().map(share).collect() }
+    }
+
+    async fn spent(house: &House, organisation: &str) -> i64 {
+        sqlx::query_scalar("SELECT SUM(cost_point_micros) FROM usage_hourly WHERE organisation_id = $1")
+            .bind(organisation)
+            .fetch_one(house.store.reader())
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_ledger_prices_by_the_organisations_own_mix_of_the_service_from_the_next_batch_on() {
+        let house = house().await;
+        let (one, two) = (device(&house, "o1").await, device(&house, "o2").await);
+        let (ledger, _) = Ledger::start(house.store.clone(), Box::new(FirstShare), || NOW);
+        set(&house.store, &organisation("o1"), &mix(&[("a", 600), ("b", 400)]), "test", NOW).await.unwrap();
+        ledger.book(one, batch(1, "openai-api")).await.unwrap();
+        ledger.book(one, batch(2, "anthropic-api")).await.unwrap();
+        ledger.book(two, batch(1, "openai-api")).await.unwrap();
+        assert_eq!((spent(&house, "o1").await, spent(&house, "o2").await), (607, 7));
+        set(&house.store, &organisation("o1"), &mix(&[("b", 1000)]), "test", NOW).await.unwrap();
+        ledger.book(one, batch(3, "openai-api")).await.unwrap();
+        assert_eq!(spent(&house, "o1").await, 1607);
+        remove(&house.store, &organisation("o1"), "openai-api", "test", NOW).await.unwrap();
+        ledger.book(one, batch(4, "openai-api")).await.unwrap();
+        assert_eq!(spent(&house, "o1").await, 1614);
+    }
+
+    #[tokio::test]
+    async fn shares_that_are_no_mix_are_refused_and_leave_the_one_before() {
+        let house = house().await;
+        let o1 = organisation("o1");
+        let good = mix(&[("a", 600), ("b", 400)]);
+        set(&house.store, &o1, &good, "test", NOW).await.unwrap();
+        let many: Vec<_> = (0..=MODELS_LIMIT).map(|index| index.to_string()).collect();
+        let many: Vec<_> = many.iter().map(|name| (name.as_str(), 1)).collect();
+        let long = "x".repeat(NAME_LIMIT + 1);
+        for shares in [
+            &[][..],
+            &[("a", 999)],
+            &[("a", 1000), ("b", 0)],
+            &[("a", 500), ("a", 500)],
+            &[("", 1000)],
+            &[("a", u32::MAX), ("b", u32::MAX)],
+            &[(&long, 1000)],
+            &many,
+        ] {
+            assert!(set(&house.store, &o1, &mix(shares), "test", NOW).await.is_err(), "{shares:?}");
+        }
+        assert_eq!(of_organisation(&house.store, "o1").await.unwrap(), [good]);
+        assert_eq!(of_organisation(&house.store, "o2").await.unwrap(), []);
+    }
+}
