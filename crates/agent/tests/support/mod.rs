@@ -1,5 +1,6 @@
 //! A small backend that keeps to the protocol and does what a test tells it to, and an
 //! extension that sends again what was not acknowledged.
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -26,13 +27,15 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use toktra_protocol::budget::ExemptionRequest;
+use toktra_protocol::directive::FF_BUDGET_HARD_CAPS;
 use toktra_protocol::enrol::{EnrolRequest, EnrolResponse};
 use toktra_protocol::event::Blocked;
 use toktra_protocol::local::{self, Frames, FromExtension, Record, Seed, Status, ToExtension};
 use toktra_protocol::problem::MEDIA_TYPE;
 use toktra_protocol::{
-    Ack, Batch, BlockReason, Code, DeviceId, Directive, Event, EventBody, Lock, Minute, NameSource, Problem,
-    SignedDirective, UnixSeconds,
+    Ack, Batch, Block, BlockReason, Budget, Code, DeviceId, Directive, Estimate, Event, EventBody, Lock,
+    Minute, NameSource, Problem, SignedDirective, UnixSeconds, Usage,
 };
 use uuid::Uuid;
 
@@ -62,6 +65,15 @@ pub struct Books {
     pub revoked: bool,
     pub directive: u64,
     pub lock: Option<Lock>,
+    pub block: Option<Block>,
+    pub budgets: Vec<Budget>,
+    pub hard_caps: bool,
+    /// How long a directive is valid; 900 if it is left out.
+    pub valid_s: Option<u64>,
+    /// What polls get instead of a directive.
+    pub nonsense: Option<&'static str>,
+    /// Wishes for more that arrived.
+    pub wishes: Vec<ExemptionRequest>,
     pub forged: bool,
     pub applied: Option<String>,
     pub token_used: bool,
@@ -227,12 +239,12 @@ impl Backend {
             version: books.directive,
             device: DEVICE,
             issued_at: now(),
-            valid_until: now().plus(900),
+            valid_until: now().plus(books.valid_s.unwrap_or(900)),
             lock: books.lock.clone(),
-            block: None,
-            flags: BTreeMap::new(),
-            budgets: Vec::new(),
-            counted: 0,
+            block: books.block.clone(),
+            flags: BTreeMap::from([(FF_BUDGET_HARD_CAPS.to_owned(), books.hard_caps)]),
+            budgets: books.budgets.clone(),
+            counted: books.stored.len() as u64,
             renew_before: None,
         };
         let payload = serde_json::to_string(&directive).unwrap();
@@ -285,11 +297,19 @@ async fn answer(
             while backend.books().directive <= after.unwrap_or(0) && !backend.books().revoked {
                 news.changed().await?;
             }
+            let nonsense = backend.books().nonsense;
             if backend.books().revoked {
                 Err(Problem::new(Code::Revoked, "Ask an administrator."))
+            } else if let Some(nonsense) = nonsense {
+                Ok(nonsense.into())
             } else {
                 Ok(backend.directive())
             }
+        }
+        "/v1/exemptions" => {
+            let wish = serde_json::from_slice(&body)?;
+            backend.change(|books| books.wishes.push(wish));
+            return Ok(Response::builder().status(204).body(Full::default())?);
         }
         path => panic!("asked for {path}"),
     };
@@ -425,6 +445,31 @@ impl Extension {
         }
     }
 
+    /// Makes a record of usage that spent so many tokens, to be sent.
+    pub fn spend(&mut self, tokens: u64) {
+        self.made += 1;
+        let estimate = |point| Estimate { low: point, point, high: point };
+        let body = EventBody::Usage(Usage {
+            provider: "openai".into(),
+            service: "openai-api".into(),
+            host: "api.openai.com".into(),
+            name_source: NameSource::Sni,
+            user_account: None,
+            application: Some("curl".into()),
+            exchanges: 1,
+            bytes_out: 100,
+            bytes_in: 100,
+            bytes_handshake: 100,
+            duration_s: 1,
+            streaming: false,
+            partial: false,
+            tokens_in: estimate(tokens / 2),
+            tokens_out: estimate(tokens - tokens / 2),
+            calibration: "test".into(),
+        });
+        self.unacknowledged.push_back(Record { number: self.made, minute: self.minute, body });
+    }
+
     pub fn hello(version: u32, run: Uuid) -> Vec<u8> {
         local::encode(&FromExtension::Hello { version, run, extension_version: "0".into() }).unwrap()
     }
@@ -495,10 +540,10 @@ impl Extension {
     }
 
     /// Waits for a seed.
-    pub fn hear_seed(&mut self, is_it: impl Fn(&Seed) -> bool) {
+    pub fn hear_seed(&mut self, is_it: impl Fn(&Seed) -> bool) -> Seed {
         loop {
             match self.hear() {
-                Some(ToExtension::Seed(seed)) if is_it(&seed) => return,
+                Some(ToExtension::Seed(seed)) if is_it(&seed) => return seed,
                 Some(_) => {}
                 None => panic!("the agent has gone"),
             }
