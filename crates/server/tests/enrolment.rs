@@ -70,7 +70,7 @@ async fn of_parallel_enrolments_with_one_token_exactly_one_gets_a_certificate() 
     let token = backend.token().await;
     let before = backend.rows().await;
     let mut attempts = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..50 {
         let mut client = backend.anonymous().await;
         let body = body(&token, &Key::new().csr());
         attempts.push(tokio::spawn(async move { client.post_json("/v1/enroll", body).await }));
@@ -81,7 +81,8 @@ async fn of_parallel_enrolments_with_one_token_exactly_one_gets_a_certificate() 
         if reply.status == 200 {
             enrolled += 1;
         } else {
-            assert_eq!(reply.code(), Code::TokenUsed);
+            // After twenty, the address is slowed down.
+            assert!(matches!(reply.code(), Code::TokenUsed | Code::RateLimited), "{}", reply.text());
         }
     }
     assert_eq!(enrolled, 1);

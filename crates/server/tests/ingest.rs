@@ -12,12 +12,10 @@ use hyper::Request;
 use rustls::HandshakeKind;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use support::{API, Backend, Client, Device, INGEST, Key, tls, usage};
+use support::{API, Backend, Client, Device, INGEST, tls, usage};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use toktra_pki::VerifiedCsr;
 use toktra_protocol::codec::{COMPRESSED_LIMIT, EVENTS_LIMIT};
-use toktra_protocol::{Batch, Code, DeviceId, Directive, Estimate, SignedDirective, UnixSeconds};
-use toktra_store::enrolment::{Attempt, NewCertificate};
+use toktra_protocol::{Batch, Code, Directive, Estimate, SignedDirective, UnixSeconds};
 use toktra_store::ledger::{Cost, Tariff};
 use toktra_store::price_mix::Share;
 use toktra_store::{Ledger, devices};
@@ -113,8 +111,8 @@ async fn whoever_shows_no_good_certificate_is_told_why_and_changes_nothing() {
     let backend = Backend::start().await;
     let elsewhere = Backend::start().await;
     let foreign = elsewhere.device().await;
-    let expired = device_at(&backend, UnixSeconds(backend.app.clock.now().0 - 91 * 86_400), true).await;
-    let unknown = device_at(&backend, backend.app.clock.now(), false).await;
+    let expired = backend.device_at(UnixSeconds(backend.app.clock.now().0 - 91 * 86_400), true).await;
+    let unknown = backend.device_at(backend.app.clock.now(), false).await;
     let rows = backend.rows().await;
 
     let anonymous = backend.trusting().with_no_client_auth();
@@ -133,47 +131,6 @@ async fn whoever_shows_no_good_certificate_is_told_why_and_changes_nothing() {
     assert_eq!(backend.rows().await, rows);
     elsewhere.stop().await;
     backend.stop().await;
-}
-
-/// A device whose certificate was issued then; `booked`: and is in the database.
-async fn device_at(backend: &Backend, at: UnixSeconds, booked: bool) -> Device {
-    let key = Key::new();
-    let csr = VerifiedCsr::from_der(&key.csr()).unwrap();
-    let id = DeviceId::new_v4();
-    let organisation = backend.organisation.id.parse().unwrap();
-    let made = backend.app.authority().issue_device(&csr, organisation, id, at).unwrap();
-    if booked {
-        let token = backend.token().await;
-        let hash = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
-        let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let description = support::enrol_request("", &[]).device;
-        let row = NewCertificate {
-            serial: made.serial.clone(),
-            issuer: made.issuer.clone(),
-            not_before: made.not_before,
-            not_after: made.not_after,
-            der: STANDARD.encode(&made.der),
-            chain_pem: made.chain_pem.clone(),
-            public_key: csr.key_id(),
-        };
-        let attempt = Attempt {
-            token_hash: &hash,
-            public_key: &csr.key_id(),
-            description: &description,
-            address: "test",
-            device: id,
-        };
-        toktra_store::enrolment::enrol(&backend.app.store, &attempt, at, |_, _| Ok(row)).await.unwrap();
-    }
-    let enrolled = toktra_protocol::enrol::EnrolResponse {
-        device: id,
-        organisation: String::new(),
-        department: None,
-        certificate_chain: made.chain_pem,
-        directive_key: String::new(),
-        server_time: at,
-    };
-    Device { id, key, enrolled }
 }
 
 #[tokio::test]

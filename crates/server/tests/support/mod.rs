@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use toktra_pki::Authority;
+use toktra_pki::{Authority, VerifiedCsr};
 use toktra_protocol::enrol::{DeviceDescription, EnrolRequest, EnrolResponse};
 use toktra_protocol::{
     Batch, Code, DeviceId, Estimate, Event, EventBody, Minute, NameSource, Problem, ToktraDomain,
@@ -32,6 +32,7 @@ use toktra_server::serve::Server;
 use toktra_server::{App, Clock, Config, SharedApp};
 use toktra_store::directory::{Department, Organisation};
 use toktra_store::enrolment::{self, Grant};
+use toktra_store::tokens::{self, Use};
 use toktra_store::{Store, directory};
 
 pub use authority::create_authority;
@@ -75,12 +76,23 @@ impl Backend {
     /// A token that is good until then.
     pub async fn token_until(&self, until: UnixSeconds) -> String {
         let token = uuid::Uuid::new_v4().to_string();
-        let hash = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
-        let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = token_hash(&token);
         let grant =
             Grant { organisation: &self.organisation, department: Some(&self.department), user: None };
         let now = self.app.clock.now();
         enrolment::create_token(&self.app.store, &hash, grant, until, "test", now).await.unwrap();
+        token
+    }
+
+    /// A token by which so many devices may ask.
+    pub async fn reusable_token(&self, devices: u32) -> String {
+        let token = uuid::Uuid::new_v4().to_string();
+        let now = self.app.clock.now();
+        let grant = Grant { organisation: &self.organisation, department: None, user: None };
+        let terms = (grant, Use::Reusable { devices }, "image");
+        tokens::create(&self.app.store, &token_hash(&token), terms, now.plus(3600), "test", now)
+            .await
+            .unwrap();
         token
     }
 
@@ -97,6 +109,44 @@ impl Backend {
         assert_eq!(reply.status, 200, "{}", reply.text());
         let enrolled: EnrolResponse = serde_json::from_slice(&reply.body).unwrap();
         Device { id: enrolled.device, key, enrolled }
+    }
+
+    /// A device whose certificate was issued then; `booked`: and is in the database.
+    pub async fn device_at(&self, at: UnixSeconds, booked: bool) -> Device {
+        let key = Key::new();
+        let csr = VerifiedCsr::from_der(&key.csr()).unwrap();
+        let id = DeviceId::new_v4();
+        let organisation = self.organisation.id.parse().unwrap();
+        let made = self.app.authority().issue_device(&csr, organisation, id, at).unwrap();
+        let enrolled = EnrolResponse {
+            device: id,
+            organisation: String::new(),
+            department: None,
+            certificate_chain: made.chain_pem.clone(),
+            directive_key: String::new(),
+            server_time: at,
+        };
+        if booked {
+            let token = self.token().await;
+            let attempt = enrolment::Attempt {
+                token_hash: &token_hash(&token),
+                public_key: &csr.key_id(),
+                description: &enrol_request("", &[]).device,
+                address: "test",
+                device: id,
+            };
+            let row = enrolment::NewCertificate {
+                serial: made.serial,
+                issuer: made.issuer,
+                not_before: made.not_before,
+                not_after: made.not_after,
+                der: STANDARD.encode(&made.der),
+                chain_pem: made.chain_pem,
+                public_key: csr.key_id(),
+            };
+            enrolment::enrol(&self.app.store, &attempt, at, |_, _| Ok(row)).await.unwrap();
+        }
+        Device { id, key, enrolled }
     }
 
     pub async fn anonymous(&self) -> Client {
@@ -134,6 +184,11 @@ pub fn trusting(root: &Path) -> rustls::ConfigBuilder<ClientConfig, rustls::clie
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
+}
+
+fn token_hash(token: &str) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub async fn rows(store: &Store) -> Vec<(&'static str, i64)> {
