@@ -24,7 +24,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use toktra_menu::{Action, Announced, MenuModel, Notice, Situation, Urgency};
 use toktra_protocol::local::Status;
-use zbus::fdo::{RequestNameFlags, RequestNameReply};
 
 use crate::clock::Clock;
 use memory::Memory;
@@ -44,8 +43,7 @@ pub async fn run(socket: PathBuf, clock: Clock) -> anyhow::Result<()> {
     let session = zbus::Connection::session()
         .await
         .context("no desktop session answers over D-Bus; run this within one")?;
-    let name = session.request_name_with_flags(BUS_NAME, RequestNameFlags::DoNotQueue.into()).await;
-    if !matches!(name, Ok(RequestNameReply::PrimaryOwner)) {
+    if !is_only_menu(&session).await? {
         tracing::info!("The menu runs in this session already.");
         return Ok(());
     }
@@ -63,6 +61,16 @@ pub async fn run(socket: PathBuf, clock: Clock) -> anyhow::Result<()> {
     };
     follower.abort();
     ended
+}
+
+/// Takes the session's one place for a menu, if it is free.
+async fn is_only_menu(session: &zbus::Connection) -> anyhow::Result<bool> {
+    const DO_NOT_QUEUE: u32 = 4;
+    const PRIMARY_OWNER: u32 = 1;
+    let bus = Some("org.freedesktop.DBus");
+    let asked = (BUS_NAME, DO_NOT_QUEUE);
+    let reply = session.call_method(bus, "/org/freedesktop/DBus", bus, "RequestName", &asked).await?;
+    Ok(reply.body().deserialize::<u32>()? == PRIMARY_OWNER)
 }
 
 struct Menu {
