@@ -7,6 +7,7 @@ mod audit;
 mod authority;
 mod devices;
 mod directory;
+mod documents;
 mod initialise;
 mod ledger;
 mod prices;
@@ -57,6 +58,11 @@ async fn dispatch(Arguments { data, passphrase_file, command }: Arguments) -> an
         Command::Events { device, after } => ledger::events(&open(&data).await?, device, after).await,
         Command::Check => ledger::check(&open(&data).await?).await,
         Command::Audit(command) => audit::audit(&open(&data).await?, command).await,
+        Command::Completions { shell } => {
+            documents::completions(shell);
+            Ok(())
+        }
+        Command::Man { directory } => documents::manual(&directory),
     }
 }
 

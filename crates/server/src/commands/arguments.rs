@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use toktra_protocol::{DeviceId, ToktraDomain};
 
 /// The Toktra backend: authority, enrolment, ingest, directives and console.
@@ -69,6 +70,17 @@ pub enum Command {
     Check,
     /// Show the newest rows of the audit trail, or verify its chain.
     Audit(super::audit::Audit),
+    /// Print a shell's completions.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the manual pages into a directory.
+    #[command(hide = true)]
+    Man {
+        /// The directory.
+        directory: PathBuf,
+    },
 }
 
 /// Options of `init`.
