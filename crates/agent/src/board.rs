@@ -4,21 +4,20 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use toktra_identity::Credential;
-use toktra_protocol::local::{Health, Seed, Status, VERSION};
-use toktra_protocol::{Block, Lock, ToktraDomain, UnixSeconds};
+use toktra_protocol::local::{Health, Identity, IdentityPhase, Seed, Status, VERSION};
+use toktra_protocol::{Block, Code, Lock, ToktraDomain, UnixSeconds};
 use toktra_spool::Spent;
 
 pub use crate::budget::Policy;
 use crate::budget::{InForce, Moment};
-use crate::clock::Clock;
+use crate::clock::{BackendTime, Clock, SKEW_LIMIT_S};
+use crate::enrolment;
 use crate::exemption::ExemptionAsk;
 use crate::spooler::{Counts, Spooler};
 
-/// A clock that is off by more, in seconds, is reported.
-const SKEW_LIMIT_S: u64 = 120;
 /// A certificate that ends sooner, in seconds, is reported.
 const EXPIRY_NOTICE_S: u64 = 14 * 24 * 60 * 60;
 
@@ -48,7 +47,6 @@ struct Facts {
     last_flush: Option<UnixSeconds>,
     directive_error: Option<String>,
     spool_error: Option<String>,
-    skew_s: i64,
     connections: usize,
     health: Option<Health>,
     counts: Option<watch::Receiver<Counts>>,
@@ -67,13 +65,26 @@ pub struct Restraint {
     pub block_until: Option<UnixSeconds>,
 }
 
+/// Where the identity stands, by the backend's time. Outlives sessions.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    phase: IdentityPhase,
+    renews_at: Option<UnixSeconds>,
+    refused: Option<Code>,
+    word: Option<Result<(), Code>>,
+}
+
 /// The board.
 #[derive(Debug)]
 pub struct Board {
     /// The only source of time.
     pub clock: Clock,
+    /// The backend's, as far as it is known.
+    pub time: Arc<BackendTime>,
     configured: Option<ToktraDomain>,
     facts: Mutex<Facts>,
+    identity: Mutex<Standing>,
+    accepted: Notify,
     policy: watch::Sender<Policy>,
     own: watch::Sender<Arc<[Spent]>>,
     restraint: watch::Sender<Restraint>,
@@ -84,8 +95,11 @@ impl Board {
     pub fn new(clock: Clock, configured: Option<ToktraDomain>) -> Self {
         Self {
             clock,
+            time: Arc::new(BackendTime::new(clock)),
             configured,
             facts: Mutex::default(),
+            identity: Mutex::default(),
+            accepted: Notify::new(),
             policy: watch::Sender::default(),
             own: watch::Sender::new(Arc::default()),
             restraint: watch::Sender::default(),
@@ -137,9 +151,42 @@ impl Board {
         self.facts().spool_error = error;
     }
 
-    /// The server's clock, read from an answer.
-    pub fn note_server_time(&self, server: UnixSeconds) {
-        self.facts().skew_s = self.clock.now().0.cast_signed().saturating_sub(server.0.cast_signed());
+    /// What the backend made of the certificate in a request of the uplink or for a directive.
+    pub fn note_identity(&self, word: Result<(), Code>) {
+        self.identity().word = Some(word);
+        let mut facts = self.facts();
+        if word.is_ok() && matches!(facts.uplink, Uplink::Refused(_)) {
+            facts.uplink = Uplink::Well;
+            self.accepted.notify_waiters();
+        }
+    }
+
+    /// What was noted last since this was asked last.
+    pub fn take_word(&self) -> Option<Result<(), Code>> {
+        self.identity().word.take()
+    }
+
+    /// Until the backend takes a certificate that it refused before.
+    pub async fn accepted(&self) {
+        self.accepted.notified().await;
+    }
+
+    /// Where the device's identity stands.
+    pub fn set_identity(&self, phase: IdentityPhase, renews_at: Option<UnixSeconds>, refused: Option<Code>) {
+        let mut identity = self.identity();
+        (identity.phase, identity.renews_at, identity.refused) = (phase, renews_at, refused);
+    }
+
+    /// The certificate was replaced; the enrolment is the same.
+    pub fn set_credential(&self, credential: Credential) {
+        let mut facts = self.facts();
+        facts.credential = Some(credential);
+        facts.uplink = Uplink::Well;
+        facts.directive_error = None;
+    }
+
+    fn identity(&self) -> MutexGuard<'_, Standing> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An extension has connected (1) or gone (-1).
@@ -279,11 +326,20 @@ impl Board {
 
     /// What is true.
     pub fn status(&self) -> Status {
-        let now = self.clock.now();
+        let now = self.time.now();
         let (in_force, policy) = (self.in_force(), self.policy.borrow().clone());
+        let standing = *self.identity();
+        let ahead_s = self.time.ahead_s();
         let facts = self.facts();
-        let mut status =
-            Status { degraded: facts.degraded(now, self.configured.as_ref()), ..Status::default() };
+        let mut degraded = facts.degraded(now, self.configured.as_ref(), &standing);
+        degraded.extend(skew(ahead_s));
+        let mut status = Status { degraded, ..Status::default() };
+        status.identity = Identity {
+            phase: standing.phase,
+            renews_at: standing.renews_at.map(|at| self.time.on_wall(at)),
+            refused: standing.refused,
+            clock_ahead_s: ahead_s,
+        };
         describe(&mut status, facts.credential.as_ref(), self.configured.as_ref());
         let counts = facts.counts.as_ref().map(|counts| *counts.borrow()).unwrap_or_default();
         status.last_flush = facts.last_flush;
@@ -302,13 +358,19 @@ impl Board {
 }
 
 impl Facts {
-    fn degraded(&self, now: UnixSeconds, configured: Option<&ToktraDomain>) -> Vec<String> {
+    fn degraded(
+        &self,
+        now: UnixSeconds,
+        configured: Option<&ToktraDomain>,
+        standing: &Standing,
+    ) -> Vec<String> {
         let mut degraded = Vec::new();
         let mut say = |words: String| degraded.push(words);
         match (&self.identity_error, &self.credential) {
             (Some(error), _) => say(error.clone()),
-            (None, None) => say(NOT_ENROLLED.to_owned()),
+            (None, None) => say(unenrolled(standing)),
             (None, Some(credential)) => {
+                ill(standing).into_iter().for_each(&mut say);
                 if self.connections == 0 {
                     say("the extension is not connected, nothing is metered: systemctl start toktra-extension".to_owned());
                 }
@@ -330,13 +392,6 @@ impl Facts {
         if let Some(error) = &self.spool_error {
             say(format!("records cannot be stored: {error}"));
         }
-        if self.skew_s.unsigned_abs() > SKEW_LIMIT_S {
-            let direction = if self.skew_s > 0 { "ahead of" } else { "behind" };
-            let by = self.skew_s.unsigned_abs();
-            say(format!(
-                "this machine's clock is {by} s {direction} the backend's: set it, for example by NTP"
-            ));
-        }
         if let Some(health) = &self.health {
             degraded.extend(health.degraded.iter().cloned().chain(health.limits_hit()));
         }
@@ -350,6 +405,49 @@ pub const CAP_OPENED: &str = "a budget's cap is open, because the backend has be
 /// Said where a device is not enrolled.
 pub const NOT_ENROLLED: &str =
     "the device is not enrolled: run `toktra-agent enroll --domain DOMAIN --token TOKEN` as root";
+
+/// What is to be said of a device that holds no credential.
+fn unenrolled(standing: &Standing) -> String {
+    let refused = standing.refused.and_then(enrolment::next_step);
+    match (standing.phase, refused) {
+        (IdentityPhase::Pending, None) => {
+            "the device asks the backend to be enrolled, and has no answer yet".to_owned()
+        }
+        (IdentityPhase::Pending, Some(step)) => format!("the device is not enrolled yet: {step}"),
+        (_, Some(step)) => format!("the device is not enrolled, the backend refused it: {step}"),
+        (_, None) => NOT_ENROLLED.to_owned(),
+    }
+}
+
+/// What is to be said of an identity that does not serve.
+fn ill(standing: &Standing) -> Option<String> {
+    let step = standing.refused.and_then(enrolment::next_step).unwrap_or_default();
+    match standing.phase {
+        IdentityPhase::Revoked => Some(format!(
+            "the device was revoked: nothing is sent, what waits is kept here, and the backend is asked once a day. {step}"
+        )),
+        IdentityPhase::Lost => Some(format!(
+            "the device has lost its identity: nothing is sent, what waits is kept here. {step}"
+        )),
+        IdentityPhase::Recovering => Some(
+            "the device certificate has expired: the device recovers by itself when it reaches the backend"
+                .to_owned(),
+        ),
+        _ if standing.refused == Some(Code::ClockSkew) => Some(
+            "the backend's clock disagrees with its own certificates; tell your administrator".to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// What is to be said of a clock that is wrong.
+fn skew(ahead_s: i64) -> Option<String> {
+    let by = ahead_s.unsigned_abs();
+    let direction = if ahead_s > 0 { "ahead of" } else { "behind" };
+    (by > SKEW_LIMIT_S).then(|| {
+        format!("this machine's clock is {by} s {direction} the backend's: set it, for example by NTP")
+    })
+}
 
 /// The backend's own hosts.
 fn own_hosts(domain: &ToktraDomain) -> Vec<String> {
@@ -393,11 +491,11 @@ fn put_down(status: &mut Status, policy: Policy, in_force: InForce) {
 /// What is to be said of the certificate's end.
 pub fn expiry(credential: &Credential, now: UnixSeconds) -> Option<String> {
     let until = credential.valid_until();
-    if until <= now {
-        Some("the device certificate has expired, events are kept here: enrol the device again".to_owned())
-    } else if until <= now.plus(EXPIRY_NOTICE_S) {
+    if now < until && until <= now.plus(EXPIRY_NOTICE_S) {
         let days = (until.0 - now.0) / (24 * 60 * 60);
-        Some(format!("the device certificate expires in {days} days: enrol the device again before"))
+        Some(format!(
+            "the device certificate expires in {days} days and could not be renewed yet: is the backend within reach?"
+        ))
     } else {
         None
     }

@@ -2,6 +2,7 @@
 
 mod budget;
 mod documents;
+mod enroll;
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -13,16 +14,15 @@ use std::{fmt, io};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use toktra_identity::{FileStore, Store as _};
+use toktra_identity::{DeviceStore, Store as _};
+use toktra_protocol::SignedDirective;
 use toktra_protocol::local::{self, Answer, Ask, CONTROL_SOCKET, Frames, Status};
-use toktra_protocol::{SignedDirective, ToktraDomain};
 
 use crate::board::{self, Policy};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::daemon::{self, Places};
-use crate::enrolment::enrol;
-use crate::{dial, menu, report};
+use crate::{menu, report};
 
 /// Anything that has no status of its own.
 const FAILED: u8 = 1;
@@ -38,6 +38,8 @@ const ENROLLED_ALREADY: u8 = 6;
 const NOT_RUNNING: u8 = 7;
 /// This version does not have what was asked for.
 const UNAVAILABLE: u8 = 8;
+/// An administrator has yet to approve the device; the daemon goes on asking.
+const AWAITS_APPROVAL: u8 = 9;
 
 /// A flush may take a minute.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
@@ -68,7 +70,7 @@ struct PlaceOptions {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Enrol this device with a backend, by a one-time token.
-    Enroll(Enroll),
+    Enroll(enroll::Enroll),
     /// Run the daemon.
     Run,
     /// Say what is true of the agent.
@@ -108,38 +110,13 @@ enum Command {
     },
 }
 
-#[derive(Args)]
-struct Enroll {
-    /// The backend's domain, for example acme.example; else from the configuration.
-    #[arg(long)]
-    domain: Option<ToktraDomain>,
-    /// The one-time token; else from the environment or the configuration.
-    #[arg(long, env = "TOKTRA_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-    /// PEM file of the authorities to trust instead of the machine's own.
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Succeed without doing anything if the device is enrolled or no token is configured.
-    #[arg(long)]
-    if_needed: bool,
-    /// Enrol a device that is enrolled already; it becomes a new device.
-    #[arg(long)]
-    again: bool,
-}
-
-impl fmt::Debug for Enroll {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Enroll").field("domain", &self.domain).field("ca", &self.ca).finish_non_exhaustive()
-    }
-}
-
 impl CommandLine {
     /// Does what was asked.
     pub fn run(self) -> ExitCode {
         let PlaceOptions { config, state_dir, run_dir } = self.places;
         let places = Places { config, state: state_dir, run: run_dir };
         let done = match self.command {
-            Command::Enroll(options) => enroll(&places, options),
+            Command::Enroll(options) => enroll::enroll(&places, options),
             Command::Run => run(&places),
             Command::Status { json } => status(&places, json),
             Command::Flush => flush(&places),
@@ -173,78 +150,6 @@ fn show_menu(places: &Places) -> anyhow::Result<u8> {
 /// One thread is enough, and the smallest.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
-}
-
-fn enroll(places: &Places, options: Enroll) -> anyhow::Result<u8> {
-    let config = Config::read(&places.config)?;
-    let store = FileStore::new(&places.state);
-    if !options.again
-        && let Some(credential) = store.credential()?
-    {
-        let enrolled = credential.enrolled();
-        if options.if_needed {
-            return Ok(0);
-        }
-        complain(format_args!(
-            "The device is enrolled with {} as {} already. To make it a new device, add --again.",
-            enrolled.domain, enrolled.device
-        ));
-        return Ok(ENROLLED_ALREADY);
-    }
-    let token_of_file = config.token.is_some();
-    let Some(token) = options.token.or(config.token) else {
-        if options.if_needed {
-            return Ok(0);
-        }
-        complain(format_args!(
-            "Give the one-time token with --token, or as `token` in {}.",
-            places.config.display()
-        ));
-        return Ok(NOT_ENROLLED);
-    };
-    let Some(domain) = options.domain.or(config.domain) else {
-        complain(format_args!(
-            "Give the backend's domain with --domain, or as `domain` in {}.",
-            places.config.display()
-        ));
-        return Ok(NOT_ENROLLED);
-    };
-    let ca = options.ca.or(config.ca).map(|path| dial::read_ca(&path)).transpose()?;
-    let outcome = runtime()?.block_on(enrol(domain, token.trim(), ca));
-    drop(zeroize::Zeroizing::new(token));
-    let credential = match outcome {
-        Ok((credential, server_time)) => {
-            warn_of_skew(Clock::System.now().0, server_time.0);
-            credential
-        }
-        Err(error) => {
-            complain(format_args!("The device is not enrolled. {error}\n{}", error.next_step()));
-            return Ok(if error.is_temporary() { UNREACHABLE } else { REFUSED });
-        }
-    };
-    store.save_credential(&credential).context(
-        "the backend enrolled the device, but its credential cannot be stored; correct that and ask for a new token",
-    )?;
-    let enrolled = credential.enrolled();
-    let department =
-        enrolled.department.as_ref().map(|name| format!(", department {name}")).unwrap_or_default();
-    say(format_args!(
-        "Enrolled with {} as {}: {}{department}.",
-        enrolled.domain, enrolled.device, enrolled.organisation
-    ))?;
-    if token_of_file && let Err(error) = config::remove_token(&places.config) {
-        complain(format_args!("{error:#}"));
-    }
-    Ok(0)
-}
-
-fn warn_of_skew(here: u64, there: u64) {
-    if here.abs_diff(there) > 120 {
-        complain(format_args!(
-            "This machine's clock differs from the backend's by {} s; set it.",
-            here.abs_diff(there)
-        ));
-    }
 }
 
 fn status(places: &Places, json: bool) -> anyhow::Result<u8> {
@@ -281,7 +186,7 @@ fn status_at_rest(places: &Places) -> Status {
         degraded.push(format!("{error:#}"));
         Config::default()
     });
-    let store = FileStore::new(&places.state);
+    let store = DeviceStore::new(&places.state);
     let credential = match store.credential() {
         Ok(Some(credential)) => {
             degraded.extend(board::expiry(&credential, now));

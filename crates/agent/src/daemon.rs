@@ -1,9 +1,10 @@
-//! The daemon: one session for as long as the credential stays the same. A device that is
+//! The daemon: one session for as long as the device stays enrolled as it is; a renewed certificate
+//! is taken up within it. A device that is
 //! not enrolled, or whose credential cannot be read, is told so by `status`; the daemon
 //! begins as soon as that changes.
 
 use std::fs::File;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +12,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rustix::fs::FlockOperation;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use toktra_identity::{Credential, FileStore, Store as _};
+use toktra_identity::{Credential, DeviceStore};
 use toktra_protocol::local::{CONTROL_SOCKET, EXTENSION_SOCKET};
 use toktra_spool::Owner;
 
@@ -23,14 +24,16 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::dial::Host;
 use crate::directives::Follower;
+use crate::life::Keeper;
 use crate::spooler::Spooler;
+use crate::tls::Tls;
 use crate::uplink::Sender;
 use crate::{control, exemption, extension};
 
-/// How often the credential's file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a configured token is left alone before enrolment is tried again.
 const ENROL_PAUSE: Duration = Duration::from_secs(2 * 60);
+/// Between attempts to read a credential that cannot be used.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// Between attempts to begin a session that failed.
 const SESSION_PAUSE: Duration = Duration::from_secs(10);
 
@@ -78,24 +81,25 @@ fn lock(run: &Path) -> anyhow::Result<File> {
 
 /// Ends only where the service manager must begin anew.
 async fn sessions(places: &Places, config: &Config, board: &Arc<Board>) -> anyhow::Error {
-    let store = Arc::new(FileStore::new(&places.state));
+    let store = Arc::new(DeviceStore::new(&places.state));
+    let mut keeper = Keeper::new(Arc::clone(&store), Arc::clone(board));
     loop {
-        let seen = fingerprint(&store.credential_path());
-        let changed = until_changed(&store, seen);
-        match store.credential() {
+        match keeper.look() {
             Ok(Some(credential)) => {
-                if let Err(error) = session(places, config, board, &store, credential, changed).await {
+                if let Err(error) = session(places, config, board, &store, credential, &mut keeper).await {
                     tracing::error!("The session ended: {error:#}");
                     board.end(Some(format!("{error:#}")));
                     sleep(SESSION_PAUSE).await;
                 }
             }
             Ok(None) => {
-                tracing::warn!("{}", crate::board::NOT_ENROLLED);
+                if !keeper.has_applied() {
+                    tracing::warn!("{}", crate::board::NOT_ENROLLED);
+                }
                 board.end(None);
-                if config.token.is_none() {
-                    changed.await;
-                } else if timeout(ENROL_PAUSE, changed).await.is_err() {
+                if config.token.is_none() || keeper.has_applied() {
+                    keeper.keep(None).await;
+                } else if timeout(ENROL_PAUSE, keeper.keep(None)).await.is_err() {
                     // Only root may take the token; the unit does so before the daemon starts.
                     return anyhow::anyhow!(
                         "a token is configured but the device is not enrolled; starting anew tries again"
@@ -103,30 +107,29 @@ async fn sessions(places: &Places, config: &Config, board: &Arc<Board>) -> anyho
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "The credential cannot be used.");
+                tracing::error!(%error, cause = ?error.cause(), "The credential cannot be used.");
                 board.end(Some(error.to_string()));
-                changed.await;
+                sleep(STORE_PAUSE).await;
             }
         }
     }
 }
 
-/// Sends, follows and listens, until `changed`.
+/// Sends, follows and listens for as long as the device stays enrolled as it is.
 async fn session(
     places: &Places,
     config: &Config,
     board: &Arc<Board>,
-    store: &Arc<FileStore>,
+    store: &Arc<DeviceStore>,
     credential: Credential,
-    changed: impl Future<Output = ()>,
+    keeper: &mut Keeper<DeviceStore>,
 ) -> anyhow::Result<()> {
     let enrolled = credential.enrolled().clone();
-    let tenant = format!("{}/{}", enrolled.domain, enrolled.organisation);
-    let owner = Owner { device: enrolled.device, tenant };
+    let owner = Owner { device: enrolled.device, tenant: enrolled.tenant() };
     let (spooler, closed) = Spooler::open(places.state.join("spool"), &owner, config.spool_limits())?;
-    let tls = Host::device_tls(enrolled.ca.as_deref(), credential.certified_key()?)?;
+    let tls = watch::Sender::new(Tls::of_device(&credential, Arc::clone(&board.time))?);
     let listener = extension::listen(&places.run.join(EXTENSION_SOCKET))?;
-    let host = || Host::ingest(&enrolled.domain, Arc::clone(&tls));
+    let host = || Host::ingest(&enrolled.domain, tls.subscribe());
     let (flush, asks) = mpsc::channel(16);
     board.begin(credential.clone(), spooler.counts(), flush);
     tracing::info!(device = %enrolled.device, organisation = enrolled.organisation, "The device is enrolled.");
@@ -137,27 +140,11 @@ async fn session(
     tasks.spawn(Arc::clone(board).count_spent(spooler.clone()));
     tasks.spawn(Arc::clone(board).watch_time());
     tasks.spawn(extension::serve(listener, spooler, Arc::clone(board), enrolled.enrolled_at.minute()));
-    changed.await;
+    keeper.keep(Some(&tls)).await;
     tracing::info!("The credential has changed.");
     tasks.shutdown().await;
     board.end(None);
     // The next session opens the same directory.
     let _ = closed.await;
     Ok(())
-}
-
-type Fingerprint = Option<(u64, i64, i64, u32, u32)>;
-
-fn fingerprint(path: &Path) -> Fingerprint {
-    let metadata = path.metadata().ok()?;
-    Some((metadata.ino(), metadata.mtime(), metadata.ctime_nsec(), metadata.mode(), metadata.uid()))
-}
-
-fn until_changed(store: &FileStore, seen: Fingerprint) -> impl Future<Output = ()> + use<> {
-    let path = store.credential_path();
-    async move {
-        while fingerprint(&path) == seen {
-            sleep(LOOK_EVERY).await;
-        }
-    }
 }

@@ -2,62 +2,36 @@
 //! time limit; an answer has a size limit.
 //!
 //! Names under `localhost` resolve to loopback without DNS (RFC 6761, 6.3). Sessions are not
-//! resumed, since a resumed session would show a certificate that may be of the past.
+//! resumed, since a resumed session would show a certificate that may be of the past. Every answer
+//! on a verified connection also says the backend's time.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use rustls::client::Resumption;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use toktra_protocol::enrol::{self, ServerTime};
 use toktra_protocol::problem::MEDIA_TYPE;
-use toktra_protocol::{Code, Problem, ToktraDomain};
+use toktra_protocol::{Code, Problem, ToktraDomain, UnixSeconds};
 
 use crate::backoff;
+use crate::tls::{self, Tls};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const TIME_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer that is read, in bytes.
 const ANSWER_LIMIT: usize = 256 * 1024;
-
-/// Which authorities make a backend believable.
-pub fn trust(ca_pem: Option<&str>) -> anyhow::Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    match ca_pem {
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                roots
-                    .add(certificate.context("the CA file is not PEM")?)
-                    .context("the CA file holds no CA")?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    anyhow::ensure!(!roots.is_empty(), "no authority to trust: give the backend's CA with --ca FILE");
-    Ok(roots)
-}
-
-/// Reads a CA file; an error if it holds no certificate.
-pub fn read_ca(path: &Path) -> anyhow::Result<String> {
-    let pem = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    trust(Some(&pem)).with_context(|| format!("in {}", path.display()))?;
-    Ok(pem)
-}
 
 /// Why a request got no answer that it wanted.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +39,9 @@ pub enum DialError {
     /// Nobody answered, or not in time, or not somebody to be believed.
     #[error("{0}")]
     Unreachable(String),
+    /// The backend's certificate is good in everything but its time, by the time that is known here.
+    #[error("{0}")]
+    Time(String),
     /// The backend said why not.
     #[error("{}: {}", .0.problem.title, .0.problem.detail)]
     Refused(Box<Refusal>),
@@ -92,7 +69,7 @@ impl DialError {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Refused(refusal) => Some(refusal.problem.code),
-            Self::Unreachable(_) | Self::Foreign { .. } => None,
+            Self::Unreachable(_) | Self::Time(_) | Self::Foreign { .. } => None,
         }
     }
 
@@ -100,7 +77,7 @@ impl DialError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_after,
-            Self::Unreachable(_) | Self::Foreign { .. } => None,
+            Self::Unreachable(_) | Self::Time(_) | Self::Foreign { .. } => None,
         }
     }
 }
@@ -110,43 +87,90 @@ impl DialError {
 pub struct Answer {
     /// The body.
     pub body: Bytes,
-    /// The server's clock.
-    pub date: Option<SystemTime>,
 }
 
 /// One host of the backend and a connection to it, made when it is needed.
 pub struct Host {
     name: String,
     domain: ToktraDomain,
-    tls: Arc<ClientConfig>,
-    link: Option<SendRequest<Full<Bytes>>>,
+    tls: watch::Receiver<Arc<Tls>>,
+    link: Option<(SendRequest<Full<Bytes>>, Arc<Tls>)>,
 }
 
 impl Host {
     /// The API host, without a client certificate.
-    pub fn api(domain: &ToktraDomain, ca_pem: Option<&str>) -> anyhow::Result<Self> {
-        let tls = tls_config(trust(ca_pem)?, None)?;
-        Ok(Self { name: domain.api_host(), domain: domain.clone(), tls, link: None })
+    pub fn api(domain: &ToktraDomain, tls: Arc<Tls>) -> Self {
+        let tls = watch::channel(tls).1;
+        Self { name: domain.api_host(), domain: domain.clone(), tls, link: None }
     }
 
-    /// The TLS configuration of device traffic; costs a trust store, so share it.
-    pub fn device_tls(ca_pem: Option<&str>, key: CertifiedKey) -> anyhow::Result<Arc<ClientConfig>> {
-        tls_config(trust(ca_pem)?, Some(key))
-    }
-
-    /// The ingest host, with the device's certificate.
-    pub fn ingest(domain: &ToktraDomain, tls: Arc<ClientConfig>) -> Self {
+    /// The ingest host, with the device's certificate: the newest, from the first request on after a
+    /// renewal.
+    pub fn ingest(domain: &ToktraDomain, tls: watch::Receiver<Arc<Tls>>) -> Self {
         Self { name: domain.ingest_host(), domain: domain.clone(), tls, link: None }
     }
 
+    /// Until the device's certificate is replaced.
+    pub async fn renewed(&mut self) {
+        if self.tls.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Sends a request and reads the answer within `limit`. The connection is kept; one that
-    /// the server closed meanwhile is replaced once, so requests must be safe to repeat.
+    /// the server closed meanwhile is replaced once, so requests must be safe to repeat. So is one
+    /// that was refused with a certificate that has been replaced meanwhile, and one that failed
+    /// because of the time, once the backend has said what time it is.
     pub async fn ask(&mut self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Answer, DialError> {
         let kept = self.link.is_some();
+        let used = Arc::clone(&self.tls.borrow());
         match self.attempt(request.clone(), limit).await {
             Err(DialError::Unreachable(_)) if kept => self.attempt(request, limit).await,
+            Err(DialError::Refused(_)) if !Arc::ptr_eq(&used, &self.tls.borrow()) => {
+                self.attempt(request, limit).await
+            }
+            Err(DialError::Time(error)) => {
+                let newest = used.time().newest();
+                if let Err(why) = self.ask_time().await {
+                    tracing::warn!(%error, %why, "The backend's time was not to be had.");
+                    return Err(DialError::Time(error));
+                }
+                let outcome = self.attempt(request, limit).await;
+                if matches!(outcome, Err(DialError::Time(_))) {
+                    used.time().doubt(newest);
+                }
+                outcome
+            }
             outcome => outcome,
         }
+    }
+
+    /// Asks the backend for the time on a connection that is verified in everything but the time.
+    async fn ask_time(&self) -> Result<(), DialError> {
+        let tls = Arc::clone(&self.tls.borrow());
+        let (config, judge) = tls.timeless().map_err(|error| self.unreachable(error))?;
+        let tls = watch::channel(tls).1;
+        let host = Self { name: self.domain.api_host(), domain: self.domain.clone(), tls, link: None };
+        let mut link = host.connect(config).await?;
+        let request = Request::get(enrol::TIME_PATH)
+            .header(header::HOST, host.authority())
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| host.unreachable(error))?;
+        let answer = host.judge(&host.exchange(&mut link, request, TIME_TIMEOUT).await?)?;
+        let ServerTime { server_time } =
+            serde_json::from_slice(&answer.body).map_err(|_| host.unreachable("the answer is no time"))?;
+        if !judge.accepts(server_time) {
+            return Err(host.unreachable("the time that it says is not believable"));
+        }
+        let time = host.tls.borrow();
+        let ahead_s = time.time().ahead_s();
+        time.time().confirm(server_time);
+        tracing::warn!(
+            before_s = ahead_s,
+            ahead_s = time.time().ahead_s(),
+            "The time was wrong; from now on it is the backend's."
+        );
+        Ok(())
     }
 
     async fn attempt(
@@ -154,17 +178,31 @@ impl Host {
         mut request: Request<Full<Bytes>>,
         limit: Duration,
     ) -> Result<Answer, DialError> {
+        let tls = Arc::clone(&self.tls.borrow());
         let mut link = match self.link.take() {
-            Some(link) if !link.is_closed() => link,
-            _ => self.connect().await?,
+            Some((link, used)) if !link.is_closed() && Arc::ptr_eq(&used, &tls) => link,
+            _ => self.connect(tls.strict()).await?,
         };
         if let Ok(host) = header::HeaderValue::from_str(&self.authority()) {
             request.headers_mut().insert(header::HOST, host);
         }
+        let response = self.exchange(&mut link, request, limit).await?;
+        if let Some(date) = date(&response).and_then(|date| date.duration_since(UNIX_EPOCH).ok()) {
+            tls.time().confirm(UnixSeconds(date.as_secs()));
+        }
+        self.link = Some((link, tls));
+        self.judge(&response)
+    }
+
+    async fn exchange(
+        &self,
+        link: &mut SendRequest<Full<Bytes>>,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
+    ) -> Result<Response<Bytes>, DialError> {
         let exchange = async {
             link.ready().await?;
-            let response = link.send_request(request).await?;
-            Ok::<_, hyper::Error>(response)
+            link.send_request(request).await
         };
         let (parts, body) = timeout(limit, exchange)
             .await
@@ -176,18 +214,16 @@ impl Host {
             .map_err(|_| self.unreachable("the answer did not end in time"))?
             .map_err(|error| self.unreachable(format_args!("the answer broke off: {error}")))?
             .to_bytes();
-        self.link = Some(link);
-        self.judge(&Response::from_parts(parts, body))
+        Ok(Response::from_parts(parts, body))
     }
 
     fn judge(&self, response: &Response<Bytes>) -> Result<Answer, DialError> {
         let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let date = text(header::DATE).and_then(|value| httpdate::parse_http_date(value).ok());
         if matches!(response.status(), StatusCode::OK | StatusCode::NO_CONTENT) {
-            return Ok(Answer { body: response.body().clone(), date });
+            return Ok(Answer { body: response.body().clone() });
         }
         let retry_after = text(header::RETRY_AFTER)
-            .and_then(|value| backoff::retry_after(value, date.unwrap_or_else(SystemTime::now)));
+            .and_then(|value| backoff::retry_after(value, date(response).unwrap_or_else(SystemTime::now)));
         let is_problem = text(header::CONTENT_TYPE).is_some_and(|value| value.starts_with(MEDIA_TYPE));
         let problem = is_problem.then(|| serde_json::from_slice::<Problem>(response.body()).ok()).flatten();
         let problem = problem.or_else(|| {
@@ -206,18 +242,25 @@ impl Host {
         })
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, DialError> {
+    async fn connect(&self, tls: Arc<ClientConfig>) -> Result<SendRequest<Full<Bytes>>, DialError> {
         let stream = timeout(CONNECT_TIMEOUT, self.connect_tcp())
             .await
             .map_err(|_| self.unreachable("no connection within 10 s"))??;
         let _ = stream.set_nodelay(true);
         let name = ServerName::try_from(self.name.clone())
             .map_err(|_| self.unreachable("the name is not a host name"))?;
-        let handshake = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream);
+        let handshake = TlsConnector::from(tls).connect(name, stream);
         let stream = timeout(HANDSHAKE_TIMEOUT, handshake)
             .await
             .map_err(|_| self.unreachable("no TLS handshake within 10 s"))?
-            .map_err(|error| self.unreachable(format_args!("the TLS handshake failed: {error}")))?;
+            .map_err(|error| {
+                match (self.unreachable(format_args!("the TLS handshake failed: {error}")), error) {
+                    (DialError::Unreachable(why), error) if tls::is_about_time(&error) => {
+                        DialError::Time(why)
+                    }
+                    (failed, _) => failed,
+                }
+            })?;
         let (link, connection) = http1::Builder::new()
             .max_buf_size(32 * 1024)
             .handshake(TokioIo::new(stream))
@@ -264,18 +307,9 @@ impl Host {
     }
 }
 
-fn tls_config(roots: RootCertStore, key: Option<CertifiedKey>) -> anyhow::Result<Arc<ClientConfig>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots);
-    let mut config = match key {
-        Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
-        None => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+fn date(response: &Response<Bytes>) -> Option<SystemTime> {
+    let date = response.headers().get(header::DATE)?.to_str().ok()?;
+    httpdate::parse_http_date(date).ok()
 }
 
 /// A problem's texts end up in logs and on terminals.

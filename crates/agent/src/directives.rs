@@ -13,10 +13,10 @@ use toktra_identity::{Credential, Store};
 use toktra_protocol::codec::DIRECTIVE_PATH;
 use toktra_protocol::{Directive, SignedDirective};
 
-use crate::backoff::{self, Backoff};
+use crate::backoff::Backoff;
 use crate::board::{Board, Policy};
 use crate::dial::{DialError, Host};
-use crate::uplink::{note_time, random, refuses_device};
+use crate::uplink::{pause_of, random};
 
 /// The server holds a poll for less.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -84,7 +84,13 @@ impl<S: Store> Follower<S> {
                     // Only a server that does not hold the poll makes this wait.
                     sleep(PACE.saturating_sub(began.elapsed())).await;
                 }
-                Err(error) => sleep(self.failed(&error)).await,
+                Err(error) => {
+                    let wait = self.failed(&error);
+                    tokio::select! {
+                        () = self.board.clock.pause(wait) => {}
+                        () = self.host.renewed() => {}
+                    }
+                }
             }
         }
     }
@@ -92,6 +98,7 @@ impl<S: Store> Follower<S> {
     fn well(&mut self) {
         self.backoff.reset();
         self.board.set_directive_error(None);
+        self.board.note_identity(Ok(()));
     }
 
     /// One poll; whether it brought something new.
@@ -102,7 +109,6 @@ impl<S: Store> Follower<S> {
         let uri = format!("{DIRECTIVE_PATH}?after={}{applied}", version.unwrap_or(0));
         let request = Request::get(uri).body(Full::new(Bytes::new()))?;
         let answer = self.host.ask(request, ANSWER_TIMEOUT).await?;
-        note_time(&self.board, &answer);
         let signed: SignedDirective = serde_json::from_slice(&answer.body)?;
         let device = self.credential.enrolled().device;
         let directive = self.credential.directive_key().accept(&signed, device, current.as_ref())?;
@@ -139,11 +145,14 @@ impl<S: Store> Follower<S> {
     fn failed(&mut self, error: &PollError) -> Duration {
         self.board.set_directive_error(Some(error.to_string()));
         let random = random();
-        let (refused, asked) = match error {
-            PollError::Dial(error) => (error.code().is_some_and(refuses_device), error.retry_after()),
-            _ => (false, None),
-        };
-        let wait = if refused { backoff::refused(random) } else { self.backoff.next(asked, random) };
+        let dial = if let PollError::Dial(error) = error { Some(error) } else { None };
+        let code = dial.and_then(DialError::code);
+        let pause = code.and_then(|code| pause_of(code, random));
+        if let (Some(code), Some(_)) = (code, pause) {
+            self.board.note_identity(Err(code));
+        }
+        let asked = dial.and_then(DialError::retry_after);
+        let wait = pause.unwrap_or_else(|| self.backoff.next(asked, random));
         tracing::warn!(%error, retry_s = wait.as_secs(), "No directive.");
         wait
     }

@@ -157,7 +157,10 @@ impl Peer {
             let mut group = Vec::new();
             while group.len() < GROUP {
                 match self.frames.take()? {
-                    Some(FromExtension::Record(record)) => group.push(acceptable(record)),
+                    Some(FromExtension::Record(record)) => {
+                        let minute = self.board.time.minute(record.minute);
+                        group.push(acceptable(Record { minute, ..record }));
+                    }
                     Some(FromExtension::Health(health)) => self.board.set_health(health),
                     Some(FromExtension::Hello { .. }) => bail!("it said hello twice"),
                     None => break,

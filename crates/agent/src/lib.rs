@@ -22,9 +22,11 @@ pub mod directives;
 pub mod enrolment;
 pub mod exemption;
 pub mod extension;
+pub mod life;
 pub mod menu;
 pub mod report;
 pub mod spooler;
+pub mod tls;
 pub mod uplink;
 pub mod watchers;
 

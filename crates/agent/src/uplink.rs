@@ -7,27 +7,28 @@
 //! | `too_large` | half as many at once; a single event becomes `Dropped` |
 //! | `bad_event`, `bad_request` | half as many at once until the event is found, which becomes `Dropped`; a refused `Dropped` is nobody's poison, so it counts as a failure |
 //! | `batch_order` with a number | the spool goes on from that number, once |
-//! | `revoked`, `unknown_device`, certificate refused | nothing is sent but one attempt in a quarter of an hour; the spool keeps everything |
+//! | `revoked`, `unknown_device`, certificate refused | nothing is sent but one attempt a day if revoked, an hour if lost, or when the certificate was replaced; the spool keeps everything |
 //! | anything else, or no answer | back-off with full jitter, at least `Retry-After` |
 //!
 //! A batch whose answer was lost is sent again under the same numbers; the backend counts
 //! it once.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Method, Request, header};
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
+use toktra_identity::life;
 use toktra_protocol::codec::{CodecError, DECOMPRESSED_LIMIT, EVENTS_LIMIT, EVENTS_PATH};
-use toktra_protocol::{Ack, Batch, Code, Event, EventBody, UnixSeconds};
+use toktra_protocol::{Ack, Batch, Code, Event, EventBody};
 use toktra_spool::SpoolError;
 
 use crate::backoff::{self, Backoff};
 use crate::board::{Board, FlushAsk, Uplink};
-use crate::dial::{Answer, DialError, Host};
+use crate::dial::{DialError, Host};
 use crate::spooler::{Closed, Spooler};
 
 /// Events that make a batch go at once.
@@ -54,10 +55,9 @@ enum SendError {
 }
 
 impl SendError {
-    /// Whether the backend refuses the device, rather than the moment or the batch.
-    fn refuses_device(&self) -> bool {
-        let Self::Dial(error) = self else { return false };
-        error.code().is_some_and(refuses_device)
+    fn code(&self) -> Option<Code> {
+        let Self::Dial(error) = self else { return None };
+        error.code()
     }
 
     fn retry_after(&self) -> Option<Duration> {
@@ -66,16 +66,13 @@ impl SendError {
     }
 }
 
-/// Whether a code refuses the device, rather than the moment or the request.
-pub fn refuses_device(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Revoked
-            | Code::UnknownDevice
-            | Code::CertificateExpired
-            | Code::CertificateRequired
-            | Code::Forbidden
-    )
+/// How long to wait after a code that refuses the device, rather than the moment or the request.
+pub fn pause_of(code: Code, random: u64) -> Option<Duration> {
+    match code {
+        // Recovers by itself, and then is noticed at once.
+        Code::CertificateExpired => Some(backoff::refused(random)),
+        code => life::pause(code, random),
+    }
 }
 
 /// The task.
@@ -120,7 +117,7 @@ impl Sender {
                 let _ = ask.send(());
             }
             if let Some(wait) = wait {
-                self.wait_or_ask(Instant::now() + wait).await;
+                self.wait_or_ask(wait).await;
             }
         }
     }
@@ -148,10 +145,12 @@ impl Sender {
         Some(())
     }
 
-    async fn wait_or_ask(&mut self, until: Instant) {
+    async fn wait_or_ask(&mut self, wait: Duration) {
         tokio::select! {
             ask = self.asks.recv() => self.asked.extend(ask),
-            () = sleep_until(until) => {}
+            () = self.board.clock.pause(wait) => {}
+            () = self.host.renewed() => {}
+            () = self.board.accepted() => {}
         }
     }
 
@@ -172,7 +171,7 @@ impl Sender {
         let catching_up = self.spooler.counts().borrow().waiting > EVENTS;
         let usual = if catching_up { EVENTS_LIMIT } else { EVENTS as usize };
         let most = self.most.min(usual);
-        let minute = self.board.clock.now().minute();
+        let minute = self.board.time.now().minute();
         let events = self.spooler.run(move |spool| spool.peek(most, BYTES, minute)).await??;
         let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(false) };
         let (first, last) = (first.sequence, last.sequence);
@@ -197,7 +196,6 @@ impl Sender {
             .body(Full::new(Bytes::from(body)))
             .map_err(|_| SendError::Answer("no request"))?;
         let answer = self.host.ask(request, ANSWER_TIMEOUT).await?;
-        note_time(&self.board, &answer);
         serde_json::from_slice(&answer.body).map_err(|_| SendError::Answer("it is no acknowledgement"))
     }
 
@@ -216,6 +214,7 @@ impl Sender {
         self.spooler.run(move |spool| spool.acknowledge(up_to)).await??;
         tracing::debug!(first, last, acknowledged = up_to, "A batch was acknowledged.");
         self.board.flushed();
+        self.board.note_identity(Ok(()));
         self.backoff.reset();
         self.most = (self.most * 2).min(EVENTS_LIMIT);
         self.resynchronised = false;
@@ -277,23 +276,18 @@ impl Sender {
     /// Notes a failure; how long to wait.
     fn failed(&mut self, error: &SendError) -> Duration {
         let random = random();
-        if error.refuses_device() {
+        if let Some(code) = error.code()
+            && let Some(pause) = pause_of(code, random)
+        {
             tracing::warn!(%error, "The backend refuses this device. Events are kept.");
+            self.board.note_identity(Err(code));
             self.board.set_uplink(Uplink::Refused(error.to_string()));
-            return backoff::refused(random);
+            return pause;
         }
         let wait = self.backoff.next(error.retry_after(), random);
         tracing::warn!(%error, retry_s = wait.as_secs(), "Events could not be sent.");
         self.board.set_uplink(Uplink::Failing(error.to_string()));
         wait
-    }
-}
-
-/// Notes the server's clock.
-pub fn note_time(board: &Board, answer: &Answer) {
-    let since = answer.date.and_then(|date| date.duration_since(UNIX_EPOCH).ok());
-    if let Some(since) = since {
-        board.note_server_time(UnixSeconds(since.as_secs()));
     }
 }
 
