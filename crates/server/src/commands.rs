@@ -2,12 +2,15 @@
 //! their changes within a fraction of a second.
 
 mod administrators;
+mod amount;
 mod arguments;
 mod audit;
 mod authority;
+mod budget;
 mod devices;
 mod directory;
 mod documents;
+mod exemption;
 mod initialise;
 mod ledger;
 mod prices;
@@ -55,6 +58,11 @@ async fn dispatch(Arguments { data, passphrase_file, command }: Arguments) -> an
         Command::Device(command) => devices::device(&open(&data).await?, command).await,
         Command::Price(prices::Price::List { service }) => prices::list(&service),
         Command::Price(prices::Price::Mix(command)) => prices::mix(&open(&data).await?, command).await,
+        Command::Budget(command) => budget::budget(&open(&data).await?, command).await,
+        Command::Exemption(command) => exemption::exemption(&open(&data).await?, command).await,
+        Command::Flag(command) => exemption::flag(&open(&data).await?, command).await,
+        Command::Lock { whom, message } => exemption::lock(&open(&data).await?, &whom, Some(&message)).await,
+        Command::Unlock { whom } => exemption::lock(&open(&data).await?, &whom, None).await,
         Command::Events { device, after } => ledger::events(&open(&data).await?, device, after).await,
         Command::Check => ledger::check(&open(&data).await?).await,
         Command::Audit(command) => audit::audit(&open(&data).await?, command).await,

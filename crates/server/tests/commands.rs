@@ -125,7 +125,7 @@ fn a_block_of_a_provider_that_the_catalogue_does_not_know_or_with_an_endless_mes
     assert!(!block("", "openai").status.success());
     let made = block("No.", "openai,anthropic");
     assert!(made.status.success(), "{}", error(&made));
-    let lock = ["device", "lock", "00000000-0000-4000-8000-000000000000", "--message", &"x".repeat(2000)];
+    let lock = ["lock", "00000000-0000-4000-8000-000000000000", "--message", &"x".repeat(2000)];
     let locked = run(house.path(), &lock);
     assert!(error(&locked).contains("1 to 1024 bytes"), "{}", error(&locked));
 }

@@ -183,6 +183,17 @@ pub async fn standing(
     Ok(budget.standing(zone, now, &spent, before.as_ref()))
 }
 
+/// The same, in a connection of its own.
+pub async fn standing_now(
+    store: &Store,
+    budget: &BudgetRow,
+    now: UnixSeconds,
+) -> Result<budget::Budget, StoreError> {
+    let mut transaction = store.reader().begin().await?;
+    let terms = Terms::read(&mut transaction).await?;
+    standing(&mut transaction, &terms, budget, now).await
+}
+
 /// Makes a budget.
 pub async fn create(
     store: &Store,

@@ -58,6 +58,30 @@ pub enum Command {
     /// Prices of models, and which of them the organisation says it uses.
     #[command(subcommand)]
     Price(super::prices::Price),
+    /// Budgets.
+    #[command(subcommand)]
+    Budget(super::budget::Budget),
+    /// Exemptions from budgets.
+    #[command(subcommand)]
+    Exemption(super::exemption::Exemption),
+    /// Feature flags.
+    #[command(subcommand)]
+    Flag(super::exemption::Flag),
+    /// Block every provider on a user's devices or on one device, until unlocked.
+    Lock {
+        /// Whom.
+        #[command(flatten)]
+        whom: super::exemption::Whom,
+        /// What to tell the user.
+        #[arg(long)]
+        message: String,
+    },
+    /// Lift a lock.
+    Unlock {
+        /// Whose.
+        #[command(flatten)]
+        whom: super::exemption::Whom,
+    },
     /// Print a device's events, one JSON object a line, at most 10,000 at once.
     Events {
         /// The device's identifier.
@@ -126,6 +150,15 @@ pub enum Org {
         /// Its name.
         name: String,
     },
+    /// Change one.
+    Set {
+        /// Name of the time zone that its days are in, for example `Europe/Berlin`.
+        #[arg(long)]
+        time_zone: String,
+        /// Which.
+        #[command(flatten)]
+        within: InOrganisation,
+    },
 }
 
 /// Departments.
@@ -141,6 +174,20 @@ pub enum Department {
     Add {
         /// Its name.
         name: String,
+        /// Name of the department that it is part of.
+        #[arg(long)]
+        parent: Option<String>,
+        /// Its organisation.
+        #[command(flatten)]
+        within: InOrganisation,
+    },
+    /// Make one part of another; what it has spent goes with it.
+    Move {
+        /// Its name.
+        name: String,
+        /// Name of the department that it is then part of; none if left out.
+        #[arg(long)]
+        parent: Option<String>,
         /// Its organisation.
         #[command(flatten)]
         within: InOrganisation,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::ACTOR;
 use super::arguments::InOrganisation;
-use super::directory::{check_message, now, organisation_of, print, time};
+use super::directory::{now, organisation_of, print, time};
 
 /// Devices.
 #[derive(Debug, Subcommand)]
@@ -44,19 +44,6 @@ pub enum Device {
         /// Its identifier.
         id: DeviceId,
     },
-    /// Block every provider on a device until unlocked.
-    Lock {
-        /// Its identifier.
-        id: DeviceId,
-        /// What to tell the user.
-        #[arg(long)]
-        message: String,
-    },
-    /// Lift the lock.
-    Unlock {
-        /// Its identifier.
-        id: DeviceId,
-    },
 }
 
 pub async fn device(store: &Store, command: Device) -> anyhow::Result<()> {
@@ -67,11 +54,6 @@ pub async fn device(store: &Store, command: Device) -> anyhow::Result<()> {
         Device::Deny { id } => decide(store, id, false).await,
         Device::Unflag { id } => Ok(devices::clear_flag(store, id, ACTOR, now()).await?),
         Device::Revoke { id } => Ok(devices::revoke(store, id, ACTOR, now()).await?),
-        Device::Lock { id, message } => {
-            check_message(&message)?;
-            Ok(devices::set_lock(store, id, Some(&message), ACTOR, now()).await?)
-        }
-        Device::Unlock { id } => Ok(devices::set_lock(store, id, None, ACTOR, now()).await?),
     }
 }
 

@@ -4,6 +4,7 @@ use anyhow::{bail, ensure};
 use toktra_catalog::Catalog;
 use toktra_protocol::{Block, BlockReason, UnixSeconds};
 use toktra_store::directory::{self, Organisation};
+use toktra_store::period::Zone;
 use toktra_store::{Store, devices};
 
 use super::arguments::{Department, InOrganisation, Org, User};
@@ -17,11 +18,25 @@ pub async fn organisation(store: &Store, command: Org) -> anyhow::Result<()> {
     match command {
         Org::List => {
             let all = directory::organisations(store).await?;
-            print(["name", "id"], all.into_iter().map(|organisation| [organisation.name, organisation.id]))
+            let mut rows = Vec::new();
+            for organisation in all {
+                let zone = directory::time_zone(store, &organisation).await?;
+                rows.push([organisation.name, organisation.id, zone]);
+            }
+            print(["name", "id", "time zone"], rows)
         }
         Org::Add { name } => {
             let made = directory::create_organisation(store, &name, ACTOR, now()).await?;
             say(made.id)
+        }
+        Org::Set { time_zone, within } => {
+            let organisation = organisation_of(store, &within).await?;
+            let Some(zone) = Zone::named(&time_zone) else {
+                bail!(
+                    "there is no time zone `{time_zone}`; take a name of the IANA database such as Europe/Berlin"
+                )
+            };
+            Ok(directory::set_time_zone(store, &organisation, &zone, ACTOR, now()).await?)
         }
     }
 }
@@ -31,11 +46,25 @@ pub async fn department(store: &Store, command: Department) -> anyhow::Result<()
         Department::List { within } => {
             let organisation = organisation_of(store, &within).await?;
             let all = directory::departments(store, &organisation.id).await?;
-            print(["name", "id"], all.into_iter().map(|department| [department.name, department.id]))
+            let rows = all.iter().map(|department| {
+                let parent = all.iter().find(|other| Some(&other.id) == department.parent_id.as_ref());
+                let parent = parent.map_or("-", |parent| parent.name.as_str());
+                [department.name.clone(), department.id.clone(), parent.to_owned()]
+            });
+            print(["name", "id", "part of"], rows)
         }
-        Department::Add { name, within } => {
+        Department::Add { name, parent, within } => {
             let organisation = organisation_of(store, &within).await?;
-            say(directory::create_department(store, &organisation, &name, ACTOR, now()).await?.id)
+            let parent = department_of(store, &organisation, parent.as_deref()).await?;
+            let parent = parent.as_ref();
+            let made = directory::create_department_within(store, &organisation, parent, &name, ACTOR, now());
+            say(made.await?.id)
+        }
+        Department::Move { name, parent, within } => {
+            let organisation = organisation_of(store, &within).await?;
+            let department = directory::department(store, &organisation.id, &name).await?;
+            let parent = department_of(store, &organisation, parent.as_deref()).await?;
+            Ok(directory::move_department(store, &department, parent.as_ref(), ACTOR, now()).await?)
         }
         Department::Block { name, message, providers, within } => {
             check_message(&message)?;
@@ -44,6 +73,17 @@ pub async fn department(store: &Store, command: Department) -> anyhow::Result<()
             set_block(store, &within, &name, Some(&block)).await
         }
         Department::Unblock { name, within } => set_block(store, &within, &name, None).await,
+    }
+}
+
+async fn department_of(
+    store: &Store,
+    organisation: &Organisation,
+    name: Option<&str>,
+) -> anyhow::Result<Option<directory::Department>> {
+    match name {
+        Some(name) => Ok(Some(directory::department(store, &organisation.id, name).await?)),
+        None => Ok(None),
     }
 }
 
