@@ -27,8 +27,6 @@ use crate::peer::{Caller, Peer};
 use crate::refusal::Refusal;
 use crate::renew::certify;
 
-/// Characters of a base64 line (RFC 2045).
-const LINE: usize = 76;
 /// Longest name of a client's software that is kept, in bytes.
 const AGENT_LIMIT: usize = 64;
 const TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-encoding");
@@ -61,7 +59,9 @@ async fn simpleenroll(
         Ok(()) => {
             let description = description(request.headers(), &peer);
             let outcome = match read(request).await {
-                Ok((Some(token), csr)) => grant(&app, address, Application { token, description, csr }, now).await,
+                Ok((Some(token), csr)) => {
+                    grant(&app, address, Application { token, description, csr }, now).await
+                }
                 Ok((None, _)) => return unauthorised(),
                 Err(refusal) => Err(refusal),
             };
@@ -118,23 +118,19 @@ fn description(headers: &HeaderMap, peer: &Peer) -> DeviceDescription {
 
 /// The certificate that was issued, alone (RFC 7030, 4.2.3).
 fn leaf(chain_pem: &str) -> Result<Response, Refusal> {
-    let leaf = CertificateDer::from_pem_slice(chain_pem.as_bytes()).map_err(|error| Refusal::internal(&error))?;
+    let leaf =
+        CertificateDer::from_pem_slice(chain_pem.as_bytes()).map_err(|error| Refusal::internal(&error))?;
     Ok(answer("application/pkcs7-mime; smime-type=certs-only", &[leaf]))
 }
 
 fn answer(media_type: &'static str, certificates: &[CertificateDer<'_>]) -> Response {
-    let base64 = STANDARD.encode(certs_only(certificates));
-    let mut body = String::with_capacity(base64.len() + base64.len() / LINE + 1);
-    for line in base64.as_bytes().chunks(LINE) {
-        body.extend(line.iter().map(|&byte| char::from(byte)));
-        body.push('\n');
-    }
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(media_type)),
         (TRANSFER_ENCODING, HeaderValue::from_static("base64")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (headers, body).into_response()
+    // On one line: RFC 8951, 3.1 has it so, and there are clients that read no other.
+    (headers, STANDARD.encode(certs_only(certificates))).into_response()
 }
 
 /// A device that awaits approval is told so as RFC 7030, 4.2.3 has it.
