@@ -124,6 +124,12 @@ fn badges(device: &Device, now: i64) -> Vec<Badge> {
         "enrolled" => {}
         other => badges.push(badge("warn", other)),
     }
+    match device.flag.as_deref() {
+        Some("cloned_hardware") => badges.push(badge("warn", "Hardware seen twice")),
+        Some("superseded_certificate") => badges.push(badge("bad", "Old certificate came back")),
+        Some(_) => badges.push(badge("warn", "Flagged")),
+        None => {}
+    }
     if device.lock_message.is_some() {
         badges.push(badge("bad", "Locked"));
     }
@@ -177,6 +183,7 @@ mod tests {
             directive_applied: Some(3),
             lock_message: None,
             block_reason: None,
+            flag: None,
         }
     }
 
@@ -197,7 +204,9 @@ mod tests {
         device.block_reason = Some("budget".to_owned());
         device.certificate_until = Some(NOW);
         device.last_seen_at = None;
-        assert_eq!(texts(&device), ["Locked", "Blocked: budget", "Certificate expired", "Never seen"]);
+        device.flag = Some("cloned_hardware".to_owned());
+        let all = ["Hardware seen twice", "Locked", "Blocked: budget", "Certificate expired", "Never seen"];
+        assert_eq!(texts(&device), all);
         device.state = "revoked".to_owned();
         assert_eq!(texts(&device), ["Revoked"]);
     }
