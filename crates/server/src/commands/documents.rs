@@ -29,7 +29,7 @@ mod tests {
     fn every_command_gets_a_manual_page_and_every_shell_its_completions() {
         let directory = tempfile::tempdir().unwrap();
         manual(directory.path()).unwrap();
-        for page in ["toktra-server", "toktra-server-serve", "toktra-server-device-lock"] {
+        for page in ["toktra-server", "toktra-server-serve", "toktra-server-device-revoke"] {
             assert!(directory.path().join(format!("{page}.1")).is_file(), "{page}");
         }
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
