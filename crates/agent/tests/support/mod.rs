@@ -1,6 +1,8 @@
 //! A small backend that keeps to the protocol and does what a test tells it to, and an
 //! extension that sends again what was not acknowledged.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
+
+mod authority;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -19,17 +21,17 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_rustls::TlsAcceptor;
+use toktra_agent::clock::{Clock, Moved};
+use toktra_agent::daemon::{self, Places};
 use toktra_protocol::budget::ExemptionRequest;
 use toktra_protocol::directive::FF_BUDGET_HARD_CAPS;
-use toktra_protocol::enrol::{EnrolRequest, EnrolResponse};
+use toktra_protocol::enrol::{EnrolRequest, EnrolResponse, RenewRequest, RenewResponse, ServerTime};
 use toktra_protocol::event::Blocked;
 use toktra_protocol::local::{self, Frames, FromExtension, Record, Seed, Status, ToExtension};
 use toktra_protocol::problem::MEDIA_TYPE;
@@ -38,6 +40,9 @@ use toktra_protocol::{
     Minute, NameSource, Problem, SignedDirective, UnixSeconds, Usage,
 };
 use uuid::Uuid;
+
+use authority::Register;
+pub use authority::{Authority, DAY};
 
 pub const DEVICE: DeviceId = DeviceId::from_u128(7);
 pub const TOKEN: &str = "the-one-time-token";
@@ -77,25 +82,26 @@ pub struct Books {
     pub forged: bool,
     pub applied: Option<String>,
     pub token_used: bool,
+    /// The backend's clock is that much later than the machine's.
+    pub later_s: u64,
+    /// Asks for a renewal of what began before this.
+    pub renew_before: Option<UnixSeconds>,
+    pub register: Register,
 }
 
 pub struct Backend {
     books: Mutex<Books>,
     changed: Condvar,
     news: watch::Sender<()>,
-    issuer: Issuer<'static, KeyPair>,
+    authority: Mutex<(Arc<Authority>, Arc<ServerConfig>)>,
     signer: Ed25519KeyPair,
-    ca_pem: String,
     port: u16,
 }
 
 impl Backend {
     pub fn start() -> Arc<Self> {
-        let ca_key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = params.self_signed(&ca_key).unwrap();
-        let issuer = Issuer::new(params, ca_key);
+        let authority = Arc::new(Authority::new());
+        let tls = authority.tls(now());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
@@ -103,43 +109,38 @@ impl Backend {
             books: Mutex::default(),
             changed: Condvar::new(),
             news: watch::Sender::new(()),
-            ca_pem: ca.pem(),
+            authority: Mutex::new((authority, tls)),
             signer: Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap(),
             port: listener.local_addr().unwrap().port(),
-            issuer,
         });
-        let tls = backend.tls(ca.der().clone());
         let serving = Arc::clone(&backend);
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(serving, listener, tls));
+            runtime.block_on(serve(serving, listener));
         });
         backend
     }
 
-    fn tls(&self, ca: rustls::pki_types::CertificateDer<'static>) -> Arc<ServerConfig> {
-        let names = ["api.toktra.localhost".to_owned(), "ingest.toktra.localhost".to_owned()];
-        let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(ca).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
-        ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier.allow_unauthenticated().build().unwrap())
-            .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-            .unwrap()
-            .into()
+    /// From now on this root certifies devices and the backend itself.
+    pub fn use_root(&self, authority: Authority) {
+        let tls = authority.tls(self.now());
+        *self.authority.lock().unwrap() = (Arc::new(authority), tls);
+    }
+
+    fn authority(&self) -> Arc<Authority> {
+        Arc::clone(&self.authority.lock().unwrap().0)
+    }
+
+    fn now(&self) -> UnixSeconds {
+        now().plus(self.books().later_s)
     }
 
     pub fn domain(&self) -> String {
         format!("toktra.localhost:{}", self.port)
     }
 
-    pub fn ca_pem(&self) -> &str {
-        &self.ca_pem
+    pub fn ca_pem(&self) -> String {
+        self.authority().pem.clone()
     }
 
     pub fn books(&self) -> MutexGuard<'_, Books> {
@@ -171,26 +172,61 @@ impl Backend {
         (hosts, dropped)
     }
 
-    fn enrol(&self, body: &[u8]) -> Result<Vec<u8>, Problem> {
+    /// `None`: the answer is lost.
+    fn enrol(&self, body: &[u8]) -> Option<Result<Vec<u8>, Problem>> {
         let request: EnrolRequest = serde_json::from_slice(body).unwrap();
         if request.token != TOKEN {
-            return Err(Problem::new(Code::TokenUnknown, "No such token."));
+            return Some(Err(Problem::new(Code::TokenUnknown, "No such token.")));
         }
-        if std::mem::replace(&mut self.books().token_used, true) {
-            return Err(Problem::new(Code::TokenUsed, "It was used."));
+        let (now, authority) = (self.now(), self.authority());
+        let mut books = self.books();
+        if let Some(code) = books.register.refuse {
+            return Some(Err(Problem::new(code, "As the test says.")));
         }
-        let der = STANDARD.decode(&request.csr).unwrap();
-        let csr = CertificateSigningRequestParams::from_der(&der.as_slice().into()).unwrap();
-        let certificate_chain = csr.signed_by(&self.issuer).unwrap().pem();
-        let response = EnrolResponse {
-            device: DEVICE,
-            organisation: "Acme".into(),
-            department: Some("Research".into()),
-            certificate_chain,
-            directive_key: STANDARD.encode(self.signer.public_key()),
-            server_time: now(),
-        };
-        Ok(serde_json::to_vec(&response).unwrap())
+        let Books { register, token_used, .. } = &mut *books;
+        let certified = register.certify(&authority, &request.csr, now, false, || {
+            match std::mem::replace(token_used, true) {
+                false => Ok(()),
+                true => Err(Problem::new(Code::TokenUsed, "It was used.")),
+            }
+        });
+        drop(books);
+        self.changed.notify_all();
+        certified.map(|certified| {
+            let response = EnrolResponse {
+                device: DEVICE,
+                organisation: "Acme".into(),
+                department: Some("Research".into()),
+                certificate_chain: certified?,
+                directive_key: STANDARD.encode(self.signer.public_key()),
+                server_time: now,
+            };
+            Ok(serde_json::to_vec(&response).unwrap())
+        })
+    }
+
+    /// `None`: the answer is lost.
+    fn renew(&self, body: &[u8], expired: bool) -> Option<Result<Vec<u8>, Problem>> {
+        let request: RenewRequest = serde_json::from_slice(body).unwrap();
+        let (now, authority) = (self.now(), self.authority());
+        let mut books = self.books();
+        if let Some(code) = books.register.refuse_renewal {
+            return Some(Err(Problem::new(code, "As the test says.")));
+        }
+        let certified = books.register.certify(&authority, &request.csr, now, expired, || Ok(()));
+        let roots = books.register.roots.clone().unwrap_or_else(|| authority.pem.clone());
+        drop(books);
+        self.changed.notify_all();
+        certified.map(|certified| {
+            let response = RenewResponse {
+                certificate_chain: certified?,
+                organisation: "Acme".into(),
+                department: Some("Research".into()),
+                roots,
+                server_time: now,
+            };
+            Ok(serde_json::to_vec(&response).unwrap())
+        })
     }
 
     /// `None`: the answer is lost.
@@ -234,18 +270,19 @@ impl Backend {
     }
 
     fn directive(&self) -> Vec<u8> {
+        let now = self.now();
         let books = self.books();
         let directive = Directive {
             version: books.directive,
             device: DEVICE,
-            issued_at: now(),
-            valid_until: now().plus(books.valid_s.unwrap_or(900)),
+            issued_at: now,
+            valid_until: now.plus(books.valid_s.unwrap_or(900)),
             lock: books.lock.clone(),
             block: books.block.clone(),
             flags: BTreeMap::from([(FF_BUDGET_HARD_CAPS.to_owned(), books.hard_caps)]),
             budgets: books.budgets.clone(),
             counted: books.stored.len() as u64,
-            renew_before: None,
+            renew_before: books.renew_before,
         };
         let payload = serde_json::to_string(&directive).unwrap();
         let mut signed = SignedDirective { payload, signature: String::new() };
@@ -261,15 +298,16 @@ fn now() -> UnixSeconds {
     toktra_agent::clock::Clock::System.now()
 }
 
-async fn serve(backend: Arc<Backend>, listener: std::net::TcpListener, tls: Arc<ServerConfig>) {
+async fn serve(backend: Arc<Backend>, listener: std::net::TcpListener) {
     let listener = TcpListener::from_std(listener).unwrap();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (acceptor, backend) = (TlsAcceptor::from(Arc::clone(&tls)), Arc::clone(&backend));
+        let tls = Arc::clone(&backend.authority.lock().unwrap().1);
+        let (acceptor, backend) = (TlsAcceptor::from(tls), Arc::clone(&backend));
         tokio::spawn(async move {
             let Ok(stream) = acceptor.accept(stream).await else { return };
-            let known = stream.get_ref().1.peer_certificates().is_some();
-            let service = service_fn(|request| answer(Arc::clone(&backend), request, known));
+            let shown = stream.get_ref().1.peer_certificates().map(|chain| chain[0].clone().into_owned());
+            let service = service_fn(|request| answer(Arc::clone(&backend), request, shown.clone()));
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
@@ -280,13 +318,25 @@ async fn serve(backend: Arc<Backend>, listener: std::net::TcpListener, tls: Arc<
 async fn answer(
     backend: Arc<Backend>,
     request: Request<Incoming>,
-    known: bool,
+    shown: Option<CertificateDer<'static>>,
 ) -> Result<Response<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
-    let outcome = match parts.uri.path() {
-        "/v1/enroll" => backend.enrol(&body),
-        _ if !known => Err(Problem::new(Code::CertificateRequired, "Show it.")),
+    let (path, now) = (parts.uri.path(), backend.now());
+    let public = ["/v1/enroll", "/v1/time"].contains(&path);
+    let judge = |renews| backend.books().register.judge(shown.as_ref(), now, renews);
+    let outcome = match path {
+        "/v1/enroll" => backend.enrol(&body).ok_or("the answer is lost")?,
+        "/v1/time" => Ok(serde_json::to_vec(&ServerTime { server_time: now })?),
+        "/v1/renew" if backend.books().revoked => Err(Problem::new(Code::Revoked, "Ask an administrator.")),
+        "/v1/renew" => match judge(true) {
+            Ok(()) => {
+                let expired = backend.books().register.has_expired(shown.as_ref(), now);
+                backend.renew(&body, expired).ok_or("the answer is lost")?
+            }
+            Err(code) => Err(Problem::new(code, "As its register says.")),
+        },
+        _ if !public && let Err(code) = judge(false) => Err(Problem::new(code, "As its register says.")),
         "/v1/events" => backend.book(&body).ok_or("the answer is lost")?,
         "/v1/directive" => {
             let query = parts.uri.query().unwrap_or_default().to_owned();
@@ -313,15 +363,49 @@ async fn answer(
         }
         path => panic!("asked for {path}"),
     };
+    let date = httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(now.0));
+    let response = Response::builder().header("date", date);
     let response = match outcome {
-        Ok(body) => Response::builder().header("content-type", "application/json").body(Full::from(body)),
-        Err(problem) => Response::builder()
+        Ok(body) => response.header("content-type", "application/json").body(Full::from(body)),
+        Err(problem) => response
             .status(problem.status)
             .header("content-type", MEDIA_TYPE)
             .header("retry-after", "0")
             .body(Full::from(serde_json::to_vec(&problem).unwrap())),
     };
     Ok::<_, Infallible>(response.unwrap()).map_err(Into::into)
+}
+
+/// The agent in the test's own process, whose clocks the test moves. Ends when it is dropped.
+pub struct Inside {
+    clocks: &'static Mutex<Moved>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Inside {
+    pub fn clock(&self) -> Clock {
+        Clock::Moved(self.clocks)
+    }
+
+    /// The machine sleeps.
+    pub fn sleep(&self, asleep: Duration) {
+        self.clocks.lock().unwrap().slept += asleep;
+    }
+
+    /// Somebody sets the wall clock.
+    pub fn set_clock(&self, ahead_s: i64) {
+        self.clocks.lock().unwrap().ahead_s = ahead_s;
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// A device: its directories, and the agent when it runs.
@@ -331,13 +415,19 @@ pub struct Device {
 }
 
 impl Device {
-    /// Enrolled, by way of the configuration file.
-    pub fn enrolled(backend: &Backend) -> Self {
+    /// With domain, authority and token in its configuration file.
+    pub fn configured(backend: &Backend) -> Self {
         let device = Self::new();
         std::fs::write(device.path("ca.pem"), backend.ca_pem()).unwrap();
         let config =
             format!("domain = \"{}\"\nca = \"{}\"\n", backend.domain(), device.path("ca.pem").display());
         std::fs::write(device.path("agent.toml"), config + &format!("token = \"{TOKEN}\"\n")).unwrap();
+        device
+    }
+
+    /// Enrolled, by way of the configuration file.
+    pub fn enrolled(backend: &Backend) -> Self {
+        let device = Self::configured(backend);
         let output = device.command(&["enroll"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         device
@@ -368,6 +458,27 @@ impl Device {
         self.child = Some(self.agent().arg("run").stdout(log).stderr(Stdio::inherit()).spawn().unwrap());
     }
 
+    pub fn places(&self) -> Places {
+        Places { config: self.path("agent.toml"), state: self.path("state"), run: self.path("run") }
+    }
+
+    pub fn start_inside(&self, ahead_s: i64) -> Inside {
+        let clocks: &'static Mutex<Moved> = Box::leak(Box::default());
+        clocks.lock().unwrap().ahead_s = ahead_s;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let places = self.places();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    outcome = daemon::run(&places, Clock::Moved(clocks)) => outcome.unwrap(),
+                    _ = stopped => {}
+                }
+            });
+        });
+        Inside { clocks, stop: Some(stop), thread: Some(thread) }
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -377,7 +488,7 @@ impl Device {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.path("log")).unwrap()
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
     pub fn status(&self) -> Status {
