@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::files::{OFFLINE, ONLINE, read_certificate, read_text};
 use crate::keys::{CaKey, KeyOpener, new_key};
 use crate::passphrase::{PassphraseError, PassphraseFile};
-use crate::profile::{self, end_of, hexadecimal, key_id};
+use crate::profile::{self, Subject, end_of, hexadecimal, key_id};
 use crate::state::{Ca, Line, STATE, State};
 use crate::{DeviceTrust, DirectiveSigner, VerifiedCsr};
 
@@ -194,7 +194,7 @@ impl Authority {
         now: UnixSeconds,
     ) -> Result<DeviceCertificate, AuthorityError> {
         let ca = self.issuing();
-        let (params, validity) = profile::device(organisation, device, now, ca.not_after)?;
+        let (params, validity) = profile::device(csr, organisation, device, now, ca.not_after)?;
         let certificate = ca.sign(&params, csr, now)?;
         let serial = params.serial_number.as_ref().ok_or(AuthorityError::Randomness)?;
         Ok(DeviceCertificate {
@@ -210,7 +210,7 @@ impl Authority {
     /// Issues a certificate with a new P-256 key for one host name under the domain.
     pub fn issue_server(&self, host: &str, now: UnixSeconds) -> Result<ServerCertificate, AuthorityError> {
         let key = new_key(&PKCS_ECDSA_P256_SHA256)?;
-        let (params, validity) = profile::host(host, now, self.servers.not_after)?;
+        let (params, validity) = profile::host(&*key, host, now, self.servers.not_after)?;
         let certificate = self.servers.sign(&params, &*key, now)?;
         Ok(ServerCertificate {
             chain: std::iter::once(certificate.into()).chain(self.servers.chain.iter().cloned()).collect(),
@@ -282,6 +282,7 @@ pub(crate) struct IssuingCa {
     /// Its certificate, and what leads to the old root.
     chain: Vec<CertificateDer<'static>>,
     id: String,
+    pub(crate) key_identifier: Vec<u8>,
     not_after: UnixSeconds,
 }
 
@@ -315,14 +316,15 @@ impl Opening<'_> {
         let path = self.online.join(&ca.certificate);
         let certificate = read_certificate(&path)?;
         let not_after = end_of(&certificate).ok_or_else(|| AuthorityError::CertificateFile(path.clone()))?;
+        let subject =
+            Subject::of(&certificate).ok_or_else(|| AuthorityError::CertificateFile(path.clone()))?;
         let key = self.key(&ca.key)?;
-        let id = key_id(&key);
-        if key_id(&profile::key_of(&certificate)?) != id {
+        if key_id(&profile::key_of(&certificate)?) != key_id(&key) {
             return Err(AuthorityError::OtherKey { key: self.online.join(&ca.key), certificate: path });
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, CaKey::new(key))?;
         let chain = std::iter::once(certificate).chain(cross.cloned()).collect();
-        Ok(IssuingCa { issuer, chain, id, not_after })
+        Ok(IssuingCa { issuer, chain, id: subject.id(), key_identifier: subject.id, not_after })
     }
 
     fn key(&mut self, file: &str) -> Result<crate::keys::FileKey, AuthorityError> {

@@ -41,7 +41,7 @@ impl Authority {
             crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs: entries.iter().map(entry).collect::<Result<_, _>>()?,
-            key_identifier_method: KeyIdMethod::Sha256,
+            key_identifier_method: KeyIdMethod::PreSpecified(ca.key_identifier.clone()),
         };
         Ok(Some(params.signed_by(&ca.issuer)?.der().to_vec()))
     }

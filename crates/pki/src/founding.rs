@@ -8,7 +8,7 @@ use toktra_protocol::{ToktraDomain, UnixSeconds};
 use crate::files::{OFFLINE, ONLINE, ensure_directory, make_directory, write_certificate};
 use crate::keys::{KeyOpener, encrypt_file, new_key, write_key};
 use crate::passphrase::Passphrase;
-use crate::profile::{self, end_of};
+use crate::profile::{self, Subject, end_of};
 use crate::state::State;
 use crate::{Authority, AuthorityError};
 
@@ -33,7 +33,8 @@ impl Authority {
         ensure_directory(founding.root_directory)?;
 
         let root_key = new_key(&PKCS_ECDSA_P256_SHA256)?;
-        let root_params = profile::root(&*root_key, now)?;
+        let root_params =
+            profile::root(&Subject::new("Toktra Root CA", &*root_key), now, UnixSeconds(u64::MAX))?;
         let root = root_params.self_signed(&*root_key)?;
         let end = end_of(root.der()).ok_or(AuthorityError::Key)?;
         let issuer = Issuer::from_params(&root_params, &*root_key);
@@ -42,11 +43,11 @@ impl Authority {
         write_certificate(&Self::root_certificate_file(data), &root.pem())?;
 
         let key = new_key(&PKCS_ECDSA_P256_SHA256)?;
-        let params = profile::device_ca(&profile::name("Toktra Intermediate CA", &*key), now, end)?;
+        let params = profile::device_ca(&Subject::new("Toktra Intermediate CA", &*key), now, end)?;
         write_ca(&online, "devices", &key, &params, &issuer, founding.passphrase)?;
         let key = new_key(&PKCS_ECDSA_P256_SHA256)?;
-        let name = profile::name("Toktra Server CA", &*key);
-        let params = profile::server_ca(&name, founding.domain, now, end)?;
+        let subject = Subject::new("Toktra Server CA", &*key);
+        let params = profile::server_ca(&subject, founding.domain, now, end)?;
         write_ca(&online, "server", &key, &params, &issuer, founding.passphrase)?;
         write_key(&online.join("directive.key"), &*new_key(&PKCS_ED25519)?, founding.passphrase)?;
         State::initial("root.pem").write(&online)

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
-    IsCa, KeyUsagePurpose, NameConstraints, PublicKeyData, SanType, SerialNumber,
+    IsCa, KeyIdMethod, KeyUsagePurpose, NameConstraints, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::pki_types::CertificateDer;
 use toktra_protocol::{DeviceId, ToktraDomain, UnixSeconds};
 use uuid::Uuid;
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::AuthorityError;
@@ -40,39 +41,64 @@ impl Validity {
     }
 }
 
-/// A root. Without a limit of the path, so that it can certify the next root.
-pub(crate) fn root(key: &impl PublicKeyData, now: UnixSeconds) -> Result<CertificateParams, AuthorityError> {
-    let validity = Validity::new(now, ROOT_DAYS, UnixSeconds(u64::MAX));
-    ca(&name("Toktra Root CA", key), BasicConstraints::Unconstrained, validity)
+/// Whom a CA's certificate is about: its name and its key's identifier.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) name: String,
+    pub(crate) id: Vec<u8>,
 }
 
-/// The next root's key, certified by a root that ends then.
-pub(crate) fn cross(
-    key: &impl PublicKeyData,
+impl Subject {
+    /// A new CA: what it is, and the beginning of its key's identifier.
+    pub(crate) fn new(what: &str, key: &impl PublicKeyData) -> Self {
+        let id = key_identifier(key);
+        Self { name: format!("{what} {}", &hexadecimal(&id)[..8]), id }
+    }
+
+    /// The one that a certificate is about.
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let name = parsed.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
+        let id = parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+            _ => None,
+        })?;
+        (id.len() >= 4).then_some(Self { name, id })
+    }
+
+    /// The key's identifier, hexadecimal.
+    pub(crate) fn id(&self) -> String {
+        hexadecimal(&self.id)
+    }
+}
+
+/// A root, also under the name of the one before it, which ends then. Without a limit of the
+/// path, so that it can certify the next root.
+pub(crate) fn root(
+    subject: &Subject,
     now: UnixSeconds,
     end: UnixSeconds,
 ) -> Result<CertificateParams, AuthorityError> {
-    let validity = Validity::new(now, ROOT_DAYS, end);
-    ca(&name("Toktra Root CA", key), BasicConstraints::Unconstrained, validity)
+    ca(subject, BasicConstraints::Unconstrained, Validity::new(now, ROOT_DAYS, end))
 }
 
 /// What issues devices.
 pub(crate) fn device_ca(
-    name: &str,
+    subject: &Subject,
     now: UnixSeconds,
     end: UnixSeconds,
 ) -> Result<CertificateParams, AuthorityError> {
-    ca(name, BasicConstraints::Constrained(0), Validity::new(now, INTERMEDIATE_DAYS, end))
+    ca(subject, BasicConstraints::Constrained(0), Validity::new(now, INTERMEDIATE_DAYS, end))
 }
 
 /// What issues the hosts' certificates, and no name outside the domain.
 pub(crate) fn server_ca(
-    name: &str,
+    subject: &Subject,
     domain: &ToktraDomain,
     now: UnixSeconds,
     end: UnixSeconds,
 ) -> Result<CertificateParams, AuthorityError> {
-    let mut params = device_ca(name, now, end)?;
+    let mut params = device_ca(subject, now, end)?;
     params.name_constraints = Some(NameConstraints {
         permitted_subtrees: vec![GeneralSubtree::DnsName(domain.host().to_owned())],
         excluded_subtrees: Vec::new(),
@@ -82,37 +108,43 @@ pub(crate) fn server_ca(
 
 /// A device.
 pub(crate) fn device(
+    key: &impl PublicKeyData,
     organisation: Uuid,
     device: DeviceId,
     now: UnixSeconds,
     end: UnixSeconds,
 ) -> Result<(CertificateParams, Validity), AuthorityError> {
     let name = SanType::URI(device_uri(organisation, device).try_into()?);
-    leaf(name, ExtendedKeyUsagePurpose::ClientAuth, now, end)
+    leaf(key, name, ExtendedKeyUsagePurpose::ClientAuth, now, end)
 }
 
 /// One of the backend's hosts.
 pub(crate) fn host(
+    key: &impl PublicKeyData,
     name: &str,
     now: UnixSeconds,
     end: UnixSeconds,
 ) -> Result<(CertificateParams, Validity), AuthorityError> {
-    leaf(SanType::DnsName(name.try_into()?), ExtendedKeyUsagePurpose::ServerAuth, now, end)
+    leaf(key, SanType::DnsName(name.try_into()?), ExtendedKeyUsagePurpose::ServerAuth, now, end)
 }
 
-/// A CA's name: what it is, and the beginning of its key's identifier.
-pub(crate) fn name(what: &str, key: &impl PublicKeyData) -> String {
-    format!("{what} {}", &key_id(key)[..8])
-}
+/// Makes an organisation's identifier a trust domain: the host of a URI in a certificate is fully
+/// qualified (RFC 5280, 4.2.1.6), and `internal` is nobody's.
+pub(crate) const TRUST_DOMAIN: &str = ".toktra.internal";
 
 /// What a device's certificate says it is (SPIFFE-ID, the organisation as trust domain).
 pub(crate) fn device_uri(organisation: Uuid, device: DeviceId) -> String {
-    format!("spiffe://{organisation}/device/{device}")
+    format!("spiffe://{organisation}{TRUST_DOMAIN}/device/{device}")
 }
 
-/// A key's identifier, as the certificates carry it; hexadecimal.
+/// A key's identifier, hexadecimal.
 pub(crate) fn key_id(key: &impl PublicKeyData) -> String {
-    hexadecimal(&CertificateParams::default().key_identifier(key))
+    hexadecimal(&key_identifier(key))
+}
+
+/// Of SHA-256 over the public key the first 160 bits (RFC 7093, 2, method 1).
+fn key_identifier(key: &impl PublicKeyData) -> Vec<u8> {
+    ring::digest::digest(&ring::digest::SHA256, key.der_bytes()).as_ref()[..20].to_vec()
 }
 
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
@@ -122,11 +154,6 @@ pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
 pub(crate) fn end_of(certificate: &CertificateDer<'_>) -> Option<UnixSeconds> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     u64::try_from(parsed.validity().not_after.timestamp()).ok().map(UnixSeconds)
-}
-
-pub(crate) fn common_name_of(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    parsed.subject().iter_common_name().next()?.as_str().ok().map(str::to_owned)
 }
 
 /// The public key of a certificate.
@@ -150,25 +177,26 @@ pub(crate) fn pem(certificate: &[u8]) -> String {
 }
 
 fn ca(
-    name: &str,
+    subject: &Subject,
     constraints: BasicConstraints,
     validity: Validity,
 ) -> Result<CertificateParams, AuthorityError> {
-    let mut params = common(validity)?;
-    params.distinguished_name.push(DnType::CommonName, name);
+    let mut params = common(validity, subject.id.clone())?;
+    params.distinguished_name.push(DnType::CommonName, &subject.name);
     params.is_ca = IsCa::Ca(constraints);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
 }
 
 fn leaf(
+    key: &impl PublicKeyData,
     name: SanType,
     purpose: ExtendedKeyUsagePurpose,
     now: UnixSeconds,
     end: UnixSeconds,
 ) -> Result<(CertificateParams, Validity), AuthorityError> {
     let validity = Validity::new(now, LEAF_DAYS, end);
-    let mut params = common(validity)?;
+    let mut params = common(validity, key_identifier(key))?;
     // Not only says that it is none: it also gets a subject key identifier.
     params.is_ca = IsCa::ExplicitNoCa;
     params.subject_alt_names = vec![name];
@@ -177,13 +205,14 @@ fn leaf(
     Ok((params, validity))
 }
 
-fn common(validity: Validity) -> Result<CertificateParams, AuthorityError> {
+fn common(validity: Validity, id: Vec<u8>) -> Result<CertificateParams, AuthorityError> {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.not_before = epoch + Duration::from_secs(validity.not_before.0);
     params.not_after = epoch + Duration::from_secs(validity.not_after.0);
     params.serial_number = Some(serial()?);
+    params.key_identifier_method = KeyIdMethod::PreSpecified(id);
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }

@@ -27,7 +27,7 @@ use crate::files::{
 };
 use crate::keys::{CaKey, KeyOpener, encrypt, is_encrypted, new_key};
 use crate::passphrase::{Passphrase, PassphraseError, PassphraseFile};
-use crate::profile::{self, common_name_of, end_of, key_id, key_of};
+use crate::profile::{self, Subject, end_of, key_id, key_of};
 use crate::state::{Ca, Next, NextRoot, Rotation, State, UnderRoot, following};
 pub use crate::state::{Line, Phase, Step, StepError};
 use crate::{Authority, AuthorityError};
@@ -96,7 +96,9 @@ pub fn dependants(data: &Path, line: Line, step: Step) -> Result<Dependants, Rot
     let state = State::read(&online)?;
     state.check(line, step)?;
     let of = |ca: &Ca| -> Result<Dependants, AuthorityError> {
-        Ok(Dependants::OfIssuer(key_id(&key_of(&read_certificate(&online.join(&ca.certificate))?)?)))
+        let path = online.join(&ca.certificate);
+        let subject = Subject::of(&read_certificate(&path)?);
+        Ok(Dependants::OfIssuer(subject.ok_or(AuthorityError::CertificateFile(path))?.id()))
     };
     match (line, step, state.phase(line), state.next_ca(line)) {
         (Line::Devices, Step::Retire, _, _) => Ok(of(&state.devices)?),
@@ -160,9 +162,9 @@ impl Ceremony<'_> {
         let key = new_key(&PKCS_ECDSA_P256_SHA256)?;
         let params = match line {
             Line::Server => {
-                profile::server_ca(&profile::name("Toktra Server CA", &*key), self.domain, now, end)?
+                profile::server_ca(&Subject::new("Toktra Server CA", &*key), self.domain, now, end)?
             }
-            _ => profile::device_ca(&profile::name("Toktra Intermediate CA", &*key), now, end)?,
+            _ => profile::device_ca(&Subject::new("Toktra Intermediate CA", &*key), now, end)?,
         };
         let certificate = params.signed_by(&*key, &root).map_err(AuthorityError::from)?;
         let stem = format!("{}-{}", line.name(), short(&key_id(&*key)));
@@ -177,9 +179,11 @@ impl Ceremony<'_> {
     fn prepare_root(&self, mut out: Outcome, now: UnixSeconds) -> Result<Outcome, RotationError> {
         let (old, end) = self.root(&out.state.root)?;
         let key = new_key(&PKCS_ECDSA_P256_SHA256)?;
-        let params = profile::root(&*key, now)?;
+        let subject = Subject::new("Toktra Root CA", &*key);
+        let params = profile::root(&subject, now, UnixSeconds(u64::MAX))?;
         let certificate = params.self_signed(&*key).map_err(AuthorityError::from)?;
-        let cross = profile::cross(&*key, now, end)?.signed_by(&*key, &old).map_err(AuthorityError::from)?;
+        let cross =
+            profile::root(&subject, now, end)?.signed_by(&*key, &old).map_err(AuthorityError::from)?;
         let id = key_id(&*key);
         let next = NextRoot {
             certificate: format!("root-{}.pem", short(&id)),
@@ -211,10 +215,10 @@ impl Ceremony<'_> {
         let mut under = |line: Line, ca: &Ca| -> Result<String, RotationError> {
             let old = read_certificate(&self.online().join(&ca.certificate))?;
             let key = key_of(&old)?;
-            let name = common_name_of(&old).ok_or(AuthorityError::Key)?;
+            let subject = Subject::of(&old).ok_or(AuthorityError::Key)?;
             let params = match line {
-                Line::Server => profile::server_ca(&name, self.domain, now, end)?,
-                _ => profile::device_ca(&name, now, end)?,
+                Line::Server => profile::server_ca(&subject, self.domain, now, end)?,
+                _ => profile::device_ca(&subject, now, end)?,
             };
             let certificate = params.signed_by(&key, &root).map_err(AuthorityError::from)?;
             let file = format!("{}-{}-{}.pem", line.name(), short(&key_id(&key)), short(&root_id));
@@ -475,11 +479,12 @@ impl Standing {
     fn read(line: Line, role: &'static str, path: &Path) -> Result<Self, AuthorityError> {
         let certificate = read_certificate(path)?;
         let unreadable = || AuthorityError::CertificateFile(path.to_owned());
+        let subject = Subject::of(&certificate).ok_or_else(unreadable)?;
         Ok(Self {
             line,
             role,
-            name: common_name_of(&certificate).ok_or_else(unreadable)?,
-            id: key_id(&key_of(&certificate)?),
+            id: subject.id(),
+            name: subject.name,
             not_after: end_of(&certificate).ok_or_else(unreadable)?,
         })
     }

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::profile::{device_uri, hexadecimal};
+use crate::profile::{TRUST_DOMAIN, device_uri, hexadecimal};
 
 /// Most certificates and bytes of a certificate that a peer may show.
 const CHAIN_LIMIT: usize = 4;
@@ -164,6 +164,7 @@ fn names(certificate: &X509Certificate<'_>) -> Option<(Uuid, DeviceId)> {
     let names = certificate.subject_alternative_name().ok()??;
     let [GeneralName::URI(uri)] = names.value.general_names.as_slice() else { return None };
     let (organisation, device) = uri.strip_prefix("spiffe://")?.split_once("/device/")?;
+    let organisation = organisation.strip_suffix(TRUST_DOMAIN)?;
     let (organisation, device) = (organisation.parse().ok()?, device.parse().ok()?);
     (device_uri(organisation, device) == *uri).then_some((organisation, device))
 }

@@ -265,7 +265,7 @@ async fn a_request_for_another_name_and_to_be_a_ca_gets_the_devices_own_name_and
     let enrolled: EnrolResponse = serde_json::from_slice(&reply.body).unwrap();
     let leaf = CertificateDer::from_pem_slice(enrolled.certificate_chain.as_bytes()).unwrap();
     let (_, leaf) = X509Certificate::from_der(&leaf).unwrap();
-    let name = format!("spiffe://{}/device/{}", backend.organisation.id, enrolled.device);
+    let name = format!("spiffe://{}.toktra.internal/device/{}", backend.organisation.id, enrolled.device);
     let names = leaf.subject_alternative_name().unwrap().unwrap();
     assert_eq!(names.value.general_names, [GeneralName::URI(&name)]);
     assert!(!leaf.is_ca());
@@ -284,7 +284,7 @@ async fn a_devices_certificate_makes_no_further_device() {
     let issuer = Issuer::from_ca_cert_der(&leaf, signing).unwrap();
     let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
     let mut params = CertificateParams::default();
-    let name = format!("spiffe://{}/device/{}", backend.organisation.id, device.id);
+    let name = format!("spiffe://{}.toktra.internal/device/{}", backend.organisation.id, device.id);
     params.subject_alt_names = vec![SanType::URI(name.try_into().unwrap())];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let made = params.signed_by(&key, &issuer).unwrap();
