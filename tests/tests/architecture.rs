@@ -136,6 +136,18 @@ fn the_agent_sees_no_packet() {
 }
 
 #[test]
+fn only_the_menu_speaks_d_bus() {
+    for (path, text) in sources() {
+        let speaks = ["zbus::", "ksni::"].iter().any(|word| text.contains(word));
+        let may =
+            ["crates/agent/src/menu.rs", "crates/agent/src/menu", "crates/agent/tests/menu", "tests/tests"]
+                .iter()
+                .any(|place| path.starts_with(place));
+        assert!(may || !speaks, "{} speaks D-Bus: only the menu may", path.display());
+    }
+}
+
+#[test]
 fn sql_stays_in_the_store() {
     let tree = Tree::resolved();
     for (package, dependencies) in &tree.direct {
