@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::Full;
@@ -21,9 +22,11 @@ use zeroize::Zeroizing;
 
 use crate::clock::{BackendTime, Clock};
 use crate::dial::{DialError, Host};
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The machine's clock and the backend's agree if they differ by no more, in seconds.
+const AGREEMENT_S: u64 = 24 * 60 * 60;
 
 /// Why there is no new certificate.
 #[derive(Debug, thiserror::Error)]
@@ -145,14 +148,20 @@ pub async fn renew(
     let mut response: RenewResponse = serde_json::from_slice(&answer.body)
         .map_err(|error| anyhow::Error::from(error).context("the backend's answer is no renewal"))?;
     time.confirm(response.server_time);
-    if let Some(known) = &credential.enrolled().ca
-        && *known != response.roots
-        && let Err(error) = check_roots(&response.roots, &credential.enrolled().domain, time).await
-    {
-        tracing::error!(
-            "The backend's new authorities are not taken, since they do not vouch for it: {error:#}"
-        );
-        response.roots.clone_from(known);
+    if let Some(known) = &credential.enrolled().ca {
+        let agree = time.ahead_s().unsigned_abs() <= AGREEMENT_S;
+        if !agree && !tls::vouch(known, &response.certificate_chain, time.now()) {
+            return Err(anyhow::anyhow!(
+                "the machine's clock is wrong, and the authorities known here do not vouch for the new certificate; set the clock"
+            )
+            .into());
+        }
+        if *known != response.roots
+            && let Err(error) = check_roots(agree, &response.roots, &credential.enrolled().domain, time).await
+        {
+            tracing::error!("The backend's new authorities are not taken: {error:#}");
+            response.roots.clone_from(known);
+        }
     }
     let renewed = credential.renewed(key, response).map_err(anyhow::Error::from)?;
     let (term, now) = (renewed.term(), time.now());
@@ -162,11 +171,18 @@ pub async fn renew(
     Ok(renewed)
 }
 
-/// Believing authorities that do not vouch for the backend would end all talk with it.
-async fn check_roots(pem: &str, domain: &ToktraDomain, time: &Arc<BackendTime>) -> anyhow::Result<()> {
+/// Believing authorities that do not vouch for the backend would end all talk with it. Nor are any
+/// taken from one that is believed by a time that the machine's clock contradicts.
+async fn check_roots(
+    agree: bool,
+    pem: &str,
+    domain: &ToktraDomain,
+    time: &Arc<BackendTime>,
+) -> anyhow::Result<()> {
+    anyhow::ensure!(agree, "the machine's clock contradicts the backend's; set it");
     let tls = Tls::anonymous(Some(pem), Arc::clone(time))?;
     let request = Request::get(TIME_PATH).body(Full::new(Bytes::new()))?;
-    Host::api(domain, tls).ask(request, ANSWER_TIMEOUT).await?;
+    Host::api(domain, tls).ask(request, ANSWER_TIMEOUT).await.context("they do not vouch for it")?;
     Ok(())
 }
 

@@ -3,14 +3,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use toktra_identity::{Credential, Timeless};
+use toktra_protocol::UnixSeconds;
 
 use crate::clock::BackendTime;
 
@@ -38,6 +41,21 @@ pub fn read_ca(path: &Path) -> anyhow::Result<String> {
     let pem = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     trust(Some(&pem)).with_context(|| format!("in {}", path.display()))?;
     Ok(pem)
+}
+
+/// Whether authorities vouch for a device's certificate: leaf first, PEM.
+pub fn vouch(ca_pem: &str, chain_pem: &str, now: UnixSeconds) -> bool {
+    let judged = || {
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<_, _>>().ok()?;
+        let (leaf, intermediates) = chain.split_first()?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let roots = Arc::new(trust(Some(ca_pem)).ok()?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build().ok()?;
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now.0));
+        verifier.verify_client_cert(leaf, intermediates, now).ok()
+    };
+    judged().is_some()
 }
 
 /// Whether a handshake failed because of the time and of nothing else.

@@ -285,6 +285,28 @@ fn a_new_root_that_does_not_vouch_for_the_backend_is_not_taken() {
     assert!(flush(&device));
 }
 
+#[test]
+fn by_a_time_that_the_machine_contradicts_only_known_authorities_certify_and_none_is_replaced() {
+    let backend = Backend::start();
+    let device = device_with(&backend, DUE);
+    let known = backend.ca_pem();
+    let stranger = Authority::new();
+    backend.change(|books| {
+        books.register.roots = Some(known.clone() + &stranger.pem);
+        books.register.certifier = Some(Arc::new(stranger));
+    });
+    let inside = device.start_inside(2 * 365 * DAY);
+    backend.until("a certificate of a stranger", |books| books.register.issued.len() == 2);
+    device.until("it waits", |status| phase(status) == IdentityPhase::Renewing);
+    backend.change(|books| {
+        books.register.certifier = None;
+        books.register.issued.truncate(1);
+    });
+    inside.sleep(MINUTE);
+    device.until("it is renewed", |status| phase(status) == IdentityPhase::Enrolled);
+    assert_eq!(roots(&device), known);
+}
+
 fn roots(device: &Device) -> String {
     let credential = FileStore::new(device.path("state")).credential().unwrap().unwrap();
     credential.enrolled().ca.clone().unwrap()

@@ -36,6 +36,8 @@ pub struct Register {
     pub asked: Vec<Vec<u8>>,
     /// The authorities that renewals are told; the present one if it is left out.
     pub roots: Option<String>,
+    /// Certifies devices in the place of the backend's authority.
+    pub certifier: Option<Arc<Authority>>,
     /// Requests that were refused because of the certificate.
     pub refusals: u32,
 }
@@ -96,6 +98,7 @@ impl Register {
                 let (from, until) = self.terms.pop_front().unwrap_or((-300, 90 * DAY));
                 let until = now.0.saturating_add_signed(until);
                 set_term(&mut csr.params, now.0.saturating_add_signed(from), until);
+                let authority = self.certifier.as_deref().unwrap_or(authority);
                 let certificate = csr.signed_by(&authority.issuer).unwrap();
                 let (der, chain) = (certificate.der().clone(), certificate.pem());
                 self.issued.push(Issued { der, chain: chain.clone(), key, until, used: false, recovered });
