@@ -216,9 +216,10 @@ fn enrol_refusal(error: &EnrolError) -> Refusal {
             format!("The token was withdrawn, or has as many devices as it may. {ask}"),
         ),
         EnrolError::TokenExpired => Refusal::new(Code::TokenExpired, format!("The token has expired. {ask}")),
-        EnrolError::KeyUsed => {
-            Refusal::new(Code::KeyUsed, "The key was certified before, or waits by another token. Make a new one.")
-        }
+        EnrolError::KeyUsed => Refusal::new(
+            Code::KeyUsed,
+            "The key was certified before, or waits by another token. Make a new one.",
+        ),
         EnrolError::Pending => Refusal::new(
             Code::Pending,
             "An administrator has yet to approve this device. Send the same request again later.",

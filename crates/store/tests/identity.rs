@@ -296,7 +296,8 @@ async fn the_old_certificate_is_good_until_the_new_one_is_used() {
     assert!(matches!(house.renew(&new, "new", NOW).await, Err(RenewError::KeyUsed)), "always a new key");
     assert!(matches!(house.renew(&new, "old", NOW).await, Err(RenewError::KeyUsed)));
 
-    let flag = async |now| renewal::flag_superseded(&house.store, old.device, &old.serial, now).await.unwrap();
+    let flag =
+        async |now| renewal::flag_superseded(&house.store, old.device, &old.serial, now).await.unwrap();
     assert!(!flag(NOW.plus(299)).await, "a request that was under way is no clone");
     assert!(flag(NOW.plus(300)).await);
     assert!(!flag(NOW.plus(301)).await, "it is news once");
