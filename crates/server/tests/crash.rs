@@ -115,6 +115,8 @@ async fn serve(data: &Path) -> (Child, SocketAddr) {
     let mut server = Command::new(env!("CARGO_BIN_EXE_toktra-server"))
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(data)
+        .arg("--passphrase-file")
+        .arg(data.join("test.passphrase"))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true)
