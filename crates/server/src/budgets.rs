@@ -36,13 +36,15 @@ impl BudgetBook {
         Ok(Self { book: ArcSwap::from_pointee(Book::read(store, now).await?), taking: Mutex::default() })
     }
 
-    /// A snapshot whose spend is no older than [`FRESH_S`], or the newest there is if the database fails.
-    pub async fn fresh(&self, store: &Store, now: UnixSeconds) -> Arc<Book> {
-        if self.is_fresh(now) {
-            return self.book.load_full();
+    /// A snapshot whose spend is no older than [`FRESH_S`] and which has what this version of the device's
+    /// directive says, or the newest there is if the database fails.
+    pub async fn fresh(&self, store: &Store, device: &Device, now: UnixSeconds) -> Arc<Book> {
+        let book = self.book.load_full();
+        if is_fresh(&book, device, now) {
+            return book;
         }
         let _taking = self.taking.lock().await;
-        if !self.is_fresh(now) {
+        if !is_fresh(&self.book.load(), device, now) {
             match Book::read(store, now).await {
                 Ok(book) => self.book.store(Arc::new(book)),
                 Err(error) => tracing::error!(%error, "The budgets could not be read anew."),
@@ -76,11 +78,13 @@ impl BudgetBook {
         roster.update(devices)?;
         Ok(counter)
     }
+}
 
-    fn is_fresh(&self, now: UnixSeconds) -> bool {
-        let book = self.book.load();
-        book.taken_at().0.abs_diff(now.0) <= FRESH_S && book.next_turn().is_none_or(|turn| now < turn)
-    }
+fn is_fresh(book: &Book, device: &Device, now: UnixSeconds) -> bool {
+    let seen = device.device_id().ok().and_then(|id| book.seen(id));
+    book.taken_at().0.abs_diff(now.0) <= FRESH_S
+        && book.next_turn().is_none_or(|turn| now < turn)
+        && seen.is_some_and(|seen| seen.directive_version >= device.directive_version)
 }
 
 async fn turn(

@@ -55,7 +55,7 @@ pub async fn directive(
     if device.is_revoked() {
         return Err(revoked());
     }
-    let book = app.budgets.fresh(&app.store, app.clock.now()).await;
+    let book = app.budgets.fresh(&app.store, &device, app.clock.now()).await;
     let directive = document(&app, &book, caller.identity.device, &device);
     app.authority().directive().sign(&directive).map(Json).map_err(|error| Refusal::internal(&error))
 }
@@ -88,7 +88,7 @@ fn document(app: &App, book: &Book, id: DeviceId, device: &Device) -> Directive 
         lock: lock.map(|message| Lock { message: message.to_owned() }),
         block: block(book, device, &budgets, now),
         flags: book.flags(&device.organisation_id),
-        counted: book.acknowledged(id).unwrap_or(counted),
+        counted: book.seen(id).map_or(counted, |seen| seen.acknowledged),
         budgets,
         renew_before: app.authority().renew_before(),
     }

@@ -28,8 +28,17 @@ pub struct Book {
     granted: HashMap<String, Vec<Granted>>,
     flags: HashMap<String, BTreeMap<String, bool>>,
     locks: HashMap<String, String>,
-    acknowledged: HashMap<DeviceId, u64>,
+    devices: HashMap<DeviceId, Seen>,
     next_turn: Option<UnixSeconds>,
+}
+
+/// A device as of the snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Spend counts its events up to this number.
+    pub acknowledged: u64,
+    /// The snapshot has what a directive of this version says.
+    pub directive_version: i64,
 }
 
 impl Book {
@@ -60,14 +69,12 @@ impl Book {
         let ends = granted.values().flatten().filter_map(|granted| u64::try_from(granted.until).ok());
         let turns = standings.values().map(|standing| standing.period_end).chain(ends.map(UnixSeconds));
         let next_turn = turns.min();
-        let acknowledged =
-            if standings.is_empty() { HashMap::new() } else { acknowledged(connection).await? };
         Ok(Self {
             taken_at: now,
             granted,
             flags: flags::all(connection).await?,
             locks: locks::all(connection).await?,
-            acknowledged,
+            devices: seen(connection).await?,
             next_turn,
             standings,
             terms,
@@ -131,9 +138,9 @@ impl Book {
         device.user_id.as_deref().and_then(|user| self.locks.get(user)).map(String::as_str)
     }
 
-    /// The device's acknowledged number that spend is as of.
-    pub fn acknowledged(&self, device: DeviceId) -> Option<u64> {
-        self.acknowledged.get(&device).copied()
+    /// The device as of this moment.
+    pub fn seen(&self, device: DeviceId) -> Option<Seen> {
+        self.devices.get(&device).copied()
     }
 
     fn exempt_until(&self, budget: &str, device: &str, user: Option<&str>) -> Option<UnixSeconds> {
@@ -168,15 +175,17 @@ pub async fn turn(store: &Store, since: UnixSeconds, now: UnixSeconds) -> Result
     Ok(())
 }
 
-async fn acknowledged(connection: &mut SqliteConnection) -> Result<HashMap<DeviceId, u64>, StoreError> {
-    let rows: Vec<(String, i64)> =
-        sqlx::query_as("SELECT id, acknowledged_sequence FROM devices").fetch_all(connection).await?;
+async fn seen(connection: &mut SqliteConnection) -> Result<HashMap<DeviceId, Seen>, StoreError> {
+    let rows: Vec<(String, i64, i64)> =
+        sqlx::query_as("SELECT id, acknowledged_sequence, directive_version FROM devices")
+            .fetch_all(connection)
+            .await?;
     rows.into_iter()
-        .map(|(id, number)| {
+        .map(|(id, number, directive_version)| {
             let id = id.parse().map_err(|_| StoreError::Corrupt("devices.id"))?;
-            let number =
+            let acknowledged =
                 u64::try_from(number).map_err(|_| StoreError::Corrupt("devices.acknowledged_sequence"))?;
-            Ok((id, number))
+            Ok((id, Seen { acknowledged, directive_version }))
         })
         .collect()
 }
