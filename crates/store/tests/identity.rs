@@ -388,3 +388,20 @@ async fn a_certificate_that_a_restored_database_lacks_is_taken_over_and_an_older
     assert!(house.actions().await.contains(&"certificate_adopted".to_owned()));
     assert_eq!(audit::verify(&house.store, None).await.unwrap().fault, None);
 }
+
+#[tokio::test]
+async fn a_device_from_before_renewal_existed_is_served_and_renews() {
+    let house = House::new().await;
+    let old = house.device("old").await;
+    let mut transaction = house.store.begin().await.unwrap();
+    sqlx::query("UPDATE certificates SET public_key = NULL, chain_pem = NULL, issued_at = 0, generation = 0")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    assert!(matches!(house.enrol("old", "old").await, Err(EnrolError::TokenUsed)));
+    assert_eq!(house.used(&old).await, Worth::InUse);
+    house.renew(&old, "new", NOW).await.unwrap();
+    assert_eq!(house.used(&house.shown(old.device, "new").await).await, Worth::InUse);
+    assert_eq!(house.used(&old).await, Worth::Superseded);
+}
