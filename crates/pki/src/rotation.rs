@@ -86,8 +86,8 @@ pub enum Dependants {
     None,
     /// Those of this intermediate (its key identifier).
     OfIssuer(String),
-    /// Those that were issued before this: their devices may know only the old root.
-    IssuedBefore(UnixSeconds),
+    /// Those of devices that were not given roots since: they may know only the old one.
+    NotToldSince(UnixSeconds),
 }
 
 /// Which device certificates hang on what the step drops; the caller counts them.
@@ -105,7 +105,7 @@ pub fn dependants(data: &Path, line: Line, step: Step) -> Result<Dependants, Rot
         (Line::Devices, Step::Rollback, Some(Phase::Announced), Some(next)) => Ok(of(next)?),
         (Line::Root, Step::Retire, _, _) => {
             let announced = state.next_root().and_then(|root| root.announced_at);
-            Ok(announced.map_or(Dependants::None, Dependants::IssuedBefore))
+            Ok(announced.map_or(Dependants::None, Dependants::NotToldSince))
         }
         _ => Ok(Dependants::None),
     }
@@ -232,6 +232,8 @@ impl Ceremony<'_> {
             (*phase, *since) = (Phase::Active, now);
             next.under_it = Some(UnderRoot { devices, server });
         }
+        // Who enrolled since `distribute` may have been given the old root alone.
+        out.renew_all(now);
         Ok(out)
     }
 

@@ -176,6 +176,17 @@ async fn the_root_rotates_and_a_device_that_was_told_follows() {
     assert!(bundle.text().starts_with(&response.roots));
     // Still known by the chain to the old root, which `root.pem` has first.
     assert_eq!(backend.ingest(&device).await.book([2]).await, Ok(2));
+
+    // Who enrolled meanwhile may have been given the old root alone.
+    let late = backend.device().await;
+    let refused = ca(data, &["rotate", "root", "retire"]);
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("1 devices hang on"));
+    let (late, _) = renewed(&backend, &late).await;
+    assert_eq!(backend.ingest(&late).await.book([1]).await, Ok(1));
+    take(data, "root", "retire", &[]);
+    until(app, "retire", |authority| !authority.roots_pem().contains(&old_root)).await;
+    // `root.pem` has the new root alone by now.
+    assert_eq!(backend.ingest(&device).await.book([3]).await, Ok(3));
     backend.stop().await;
 }
 

@@ -24,8 +24,9 @@ pub async fn devices_of(store: &Store, issuer: &str, now: UnixSeconds) -> Result
     count(store, Some(issuer), None, now).await
 }
 
-/// Devices with a certificate that was issued before this.
-pub async fn devices_certified_before(
+/// Devices that may know only the root of before this: their certificate was issued before it, or by
+/// an enrolment, which unlike a renewal gives no roots.
+pub async fn devices_not_told_since(
     store: &Store,
     at: UnixSeconds,
     now: UnixSeconds,
@@ -46,7 +47,8 @@ async fn count(
                FROM certificates c JOIN devices d ON d.id = c.device_id
                WHERE c.superseded_at IS NULL AND c.revoked_at IS NULL AND d.state <> 'revoked'
                  AND c.not_after >= $2
-                 AND ($3 IS NULL OR c.issuer = $3) AND ($4 IS NULL OR c.issued_at < $4)
+                 AND ($3 IS NULL OR c.issuer = $3)
+                 AND ($4 IS NULL OR c.issued_at < $4 OR c.purpose = 'enrol')
                GROUP BY c.device_id) AS hanging",
     )
     .bind(column(now.0))
