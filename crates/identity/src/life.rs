@@ -45,12 +45,12 @@ pub struct Term {
 
 impl Term {
     /// When the certificate is to be renewed: after two thirds of its term, give or take a twentieth
-    /// of it; sooner if the certificate was issued before what the backend names in its directive.
+    /// of it; sooner if the certificate began before what the backend names in its directive.
     pub fn renews_at(&self, renew_before: Option<UnixSeconds>) -> UnixSeconds {
         let life = self.until.0.saturating_sub(self.from.0);
         let usual = self.from.plus(life / 3 * 2 - life / 20).plus(portion(life / 10, self.spread));
         match renew_before {
-            Some(before) if self.from.plus(BACKDATE_S) < before => {
+            Some(before) if self.from < before => {
                 let asked = before.max(self.from.plus(BACKDATE_S + ASKED_AGE_S));
                 usual.min(asked.plus(portion(ASKED_SPREAD_S, self.spread)))
             }
@@ -355,9 +355,11 @@ mod tests {
             let at = term(spread).renews_at(Some(before));
             assert!(at >= before && at <= before.plus(ASKED_SPREAD_S));
         }
-        // One issued at that moment, dated back, is not renewed again.
-        let new = Term { from: UnixSeconds(before.0 - BACKDATE_S), until: before.plus(90 * DAY), spread: 0 };
+        // One that begins at that moment is not renewed again, one that began before is.
+        let new = Term { from: before, until: before.plus(90 * DAY), spread: 0 };
         assert_eq!(new.renews_at(Some(before)), new.renews_at(None));
+        let last = Term { from: UnixSeconds(before.0 - 1), ..new };
+        assert_eq!(last.renews_at(Some(before)), last.from.plus(BACKDATE_S + ASKED_AGE_S));
         // Nor does a backend whose wishes cannot be met make it hurry.
         let future = before.plus(DAY * 400);
         assert!(new.renews_at(Some(future)) >= new.from.plus(ASKED_AGE_S));

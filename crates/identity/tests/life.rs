@@ -141,7 +141,8 @@ impl World {
                 (self.life, self.booted, self.confirmed) = (Life::default(), self.now, false);
             }
             Event::LoseAnswers { count } => self.answers_to_lose = count,
-            Event::AskRenewal => self.renew_before = Some(UnixSeconds(self.now)),
+            // As the backend does: less what it dates certificates back by.
+            Event::AskRenewal => self.renew_before = Some(UnixSeconds(self.now - 300)),
         }
     }
 
