@@ -52,6 +52,8 @@ pub struct Device {
     pub directive_applied: Option<i64>,
     /// An administrator's lock is in force when some.
     pub lock_message: Option<String>,
+    /// The lock of the device's user is in force when some.
+    pub user_lock_message: Option<String>,
     /// A block is in force when some: `budget`, `provider`.
     pub block_reason: Option<String>,
     /// What is to be looked into: `cloned_hardware`, `superseded_certificate`.
@@ -81,7 +83,7 @@ pub async fn devices(store: &Store, organisation_id: &str, page: i64) -> Result<
                 d.state, d.enrolled_at, d.last_seen_at,
                 (SELECT MAX(c.not_after) FROM certificates c WHERE c.device_id = d.id) AS certificate_until,
                 d.acknowledged_sequence, d.directive_version, d.directive_applied,
-                d.lock_message, d.block_reason, d.flag
+                d.lock_message, p.lock_message AS user_lock_message, d.block_reason, d.flag
          FROM devices d
          LEFT JOIN departments g ON g.id = d.department_id AND g.organisation_id = d.organisation_id
          LEFT JOIN users p ON p.id = d.user_id AND p.organisation_id = d.organisation_id

@@ -133,6 +133,9 @@ fn badges(device: &Device, now: i64) -> Vec<Badge> {
     if device.lock_message.is_some() {
         badges.push(badge("bad", "Locked"));
     }
+    if device.user_lock_message.is_some() {
+        badges.push(badge("bad", "User locked"));
+    }
     match device.block_reason.as_deref() {
         Some("budget") => badges.push(badge("bad", "Blocked: budget")),
         Some("provider") => badges.push(badge("warn", "Provider blocked")),
@@ -182,6 +185,7 @@ mod tests {
             directive_version: 3,
             directive_applied: Some(3),
             lock_message: None,
+            user_lock_message: None,
             block_reason: None,
             flag: None,
         }

@@ -11,6 +11,7 @@ mod devices;
 mod failure;
 mod figures;
 mod headers;
+mod locks;
 mod origin;
 mod overview;
 mod session;
@@ -51,6 +52,8 @@ pub fn router(store: Store, clock: Clock) -> Router {
     Router::new()
         .route("/", get(overview::page))
         .route("/devices", get(devices::page))
+        .route("/devices/lock", post(locks::lock))
+        .route("/devices/unlock", post(locks::unlock))
         .route("/login", get(sign_in::page).post(sign_in::sign_in))
         .route("/logout", post(sign_in::sign_out))
         .route("/style.css", get(|| async { assets::style() }))

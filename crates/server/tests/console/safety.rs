@@ -174,3 +174,38 @@ async fn a_form_that_is_no_form_or_too_large_is_refused_and_changes_nothing() {
     let long = format!("name={}&password=x", "n".repeat(300));
     assert_eq!(client.post("/login", &long).await.status, StatusCode::UNAUTHORIZED);
 }
+
+#[tokio::test]
+async fn a_device_is_locked_and_unlocked_by_a_form_of_the_session_and_only_of_its_organisation() {
+    let house = House::new().await;
+    let enrolled = ("host", "linux", None);
+    let id = fleet::device(&house.store, &house.organisation, None, enrolled, NOW).await;
+    let other = fleet::organisation(&house.store, "Other", "eve", NOW).await;
+    let theirs = fleet::device(&house.store, &other, None, enrolled, NOW).await;
+    let mut client = house.signed_in().await;
+    let page = client.get("/devices").await;
+    let token = page.form_token().to_owned();
+    let device = async || toktra_store::devices::find(&house.store, id).await.unwrap().unwrap();
+    let form = |token: &str, message: &str| format!("token={token}&device={id}&message={message}");
+    for (form, status) in [
+        (form("x", "Stop."), StatusCode::FORBIDDEN),
+        (form(&token, ""), StatusCode::BAD_REQUEST),
+        (form(&token, "a%0Ab"), StatusCode::BAD_REQUEST),
+        (form(&token, &"x".repeat(1025)), StatusCode::BAD_REQUEST),
+        (format!("token={token}&device={}&message=a", theirs), StatusCode::NOT_FOUND),
+        (format!("token={token}&device=x&message=a"), StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(client.post("/devices/lock", &form).await.status, status, "{form:.120}");
+    }
+    assert_eq!(device().await.lock_message, None);
+    let reply = client.post("/devices/lock", &form(&token, "Stop.")).await;
+    assert_eq!((reply.status, reply.location()), (StatusCode::SEE_OTHER, &*format!("/devices#device-{id}")));
+    assert_eq!(device().await.lock_message.as_deref(), Some("Stop."));
+    assert!(client.get("/devices").await.text.contains("Unlock"));
+    let reply = client.post("/devices/unlock", &format!("token={token}&device={id}")).await;
+    assert_eq!((reply.status, device().await.lock_message), (StatusCode::SEE_OTHER, None));
+    let done = audit::newest(&house.store, 2).await.unwrap();
+    assert!(done.iter().all(|row| row.actor == fleet::NAME && row.subject == id.to_string()));
+    let mut stranger = house.client();
+    assert_eq!(stranger.post("/devices/unlock", "token=x").await.location(), "/login");
+}
