@@ -25,7 +25,7 @@ pub const DEPARTMENT: &str = "Research";
 pub const ADMINISTRATOR: &str = "admin";
 
 /// Longest wait for a process to be up. Generous: it bounds a failure, not a success.
-const START_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// One of the three processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,7 +260,8 @@ impl Installation {
         Ok(())
     }
 
-    fn domain(&self) -> String {
+    /// The `ToktraDomain`.
+    pub fn domain(&self) -> String {
         format!("toktra.localhost:{}", self.port)
     }
 

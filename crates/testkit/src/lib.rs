@@ -8,6 +8,7 @@ pub mod capture_file;
 pub mod demo;
 pub mod installation;
 pub mod lab;
+pub mod member;
 pub mod metered;
 pub mod process;
 mod proxy;
