@@ -2,7 +2,7 @@
 //! extension's seed are read from it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -227,7 +227,7 @@ impl Board {
 
     /// Both clocks.
     pub fn moment(&self) -> Moment {
-        Moment { wall: self.clock.now(), monotonic: Instant::now() }
+        Moment { wall: self.clock.now(), elapsed: self.clock.elapsed() }
     }
 
     /// Settles whenever something ends by itself, until the agent stops.
@@ -470,7 +470,7 @@ pub fn describe(status: &mut Status, credential: Option<&Credential>, configured
 
 /// Puts down what a directive has in force, the device's own count left out.
 pub fn in_force(status: &mut Status, policy: Policy, now: UnixSeconds) {
-    let in_force = policy.in_force(&[], Moment { wall: now, monotonic: Instant::now() });
+    let in_force = policy.in_force(&[], Moment { wall: now, elapsed: Duration::ZERO });
     put_down(status, policy, in_force);
 }
 

@@ -14,7 +14,7 @@
 //! budget is blocked; the device blocks for a hard cap in tokens only, since it knows no prices
 //! ([`Standing`]); times of the backend are compared after correction by the clocks' difference.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use toktra_protocol::budget::Unit;
 use toktra_protocol::directive::FF_BUDGET_HARD_CAPS;
@@ -26,8 +26,8 @@ use toktra_spool::Spent;
 pub struct Moment {
     /// The device's wall clock, which may be set.
     pub wall: UnixSeconds,
-    /// A clock that nobody sets.
-    pub monotonic: Instant,
+    /// Time since the machine started, sleep included. Nobody sets it.
+    pub elapsed: Duration,
 }
 
 /// The newest directive that was accepted, and how it stands to the device's clocks.
@@ -40,7 +40,7 @@ pub struct Policy {
     /// When it goes stale, by the wall clock.
     fresh_until: Option<UnixSeconds>,
     /// The same by the clock that nobody sets.
-    fresh_until_monotonic: Option<Instant>,
+    fresh_until_elapsed: Option<Duration>,
 }
 
 impl Policy {
@@ -48,20 +48,20 @@ impl Policy {
     pub fn received(directive: Directive, now: Moment) -> Self {
         let ahead_s = now.wall.0.cast_signed().saturating_sub(directive.issued_at.0.cast_signed());
         let fresh_until = Some(now.wall.plus(validity_s(&directive)));
-        Self { directive: Some(directive), ahead_s, fresh_until, fresh_until_monotonic: None }.held_since(now)
+        Self { directive: Some(directive), ahead_s, fresh_until, fresh_until_elapsed: None }.held_since(now)
     }
 
     /// A directive from the store: its own times hold.
     pub fn stored(directive: Directive) -> Self {
         let fresh_until = Some(directive.valid_until);
-        Self { directive: Some(directive), ahead_s: 0, fresh_until, fresh_until_monotonic: None }
+        Self { directive: Some(directive), ahead_s: 0, fresh_until, fresh_until_elapsed: None }
     }
 
     /// The same, valid for no longer than it was made for from now on, whatever happens to the wall clock.
     pub fn held_since(self, now: Moment) -> Self {
         let validity_s = self.directive.as_ref().map_or(0, validity_s);
-        let until = now.monotonic.checked_add(Duration::from_secs(validity_s));
-        Self { fresh_until_monotonic: until, ..self }
+        let until = now.elapsed.checked_add(Duration::from_secs(validity_s));
+        Self { fresh_until_elapsed: until, ..self }
     }
 
     /// Version of the directive.
@@ -97,7 +97,7 @@ impl Policy {
 
     fn is_fresh(&self, now: Moment) -> bool {
         self.fresh_until.is_some_and(|until| now.wall < until)
-            && self.fresh_until_monotonic.is_none_or(|until| now.monotonic < until)
+            && self.fresh_until_elapsed.is_none_or(|until| now.elapsed < until)
     }
 
     /// A time of the backend's by the device's clock.
@@ -284,14 +284,14 @@ mod tests {
     impl World {
         fn new(directive: Directive, ahead_s: i64) -> Self {
             let wall = UnixSeconds(ISSUED.saturating_add_signed(ahead_s));
-            let received = Moment { wall, monotonic: Instant::now() };
+            let received = Moment { wall, elapsed: Duration::from_secs(99) };
             Self { policy: Policy::received(directive, received), received }
         }
 
         fn after(&self, seconds: u64) -> Moment {
             Moment {
                 wall: self.received.wall.plus(seconds),
-                monotonic: self.received.monotonic + Duration::from_secs(seconds),
+                elapsed: self.received.elapsed + Duration::from_secs(seconds),
             }
         }
 
@@ -371,10 +371,10 @@ mod tests {
         let set_back = Moment { wall: UnixSeconds(START), ..world.after(VALID_S) };
         assert!(world.policy.in_force(&[], set_back).cap_opened);
         let stored = Policy::stored(Directive { block: Some(told(None)), ..directive(Vec::new()) });
-        let began = Moment { wall: UnixSeconds(0), monotonic: Instant::now() };
+        let began = Moment { wall: UnixSeconds(0), elapsed: Duration::ZERO };
         let stored = stored.held_since(began);
         assert!(stored.in_force(&[], began).block.is_some());
-        let later = Moment { monotonic: began.monotonic + Duration::from_secs(VALID_S), ..began };
+        let later = Moment { elapsed: began.elapsed + Duration::from_secs(VALID_S), ..began };
         assert!(stored.in_force(&[], later).cap_opened);
     }
 
@@ -448,7 +448,7 @@ mod tests {
             budget.period_end = UnixSeconds(until);
             let mut directive = Directive { block: Some(told(Some(until))), ..directive(vec![budget]) };
             (directive.issued_at, directive.valid_until) = (UnixSeconds(issued), UnixSeconds(valid));
-            let now = Moment { wall: UnixSeconds(wall), monotonic: Instant::now() };
+            let now = Moment { wall: UnixSeconds(wall), elapsed: Duration::ZERO };
             Policy::received(directive.clone(), now).in_force(&[spent(11, u64::MAX), spent(12, 1)], now);
             Policy::stored(directive).held_since(now).in_force(&[], now);
         }
