@@ -18,6 +18,8 @@ use toktra_protocol::{Minute, UnixSeconds};
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// A wall clock that is off by more, in seconds, is reported, and put right in what is recorded.
 pub const SKEW_LIMIT_S: u64 = 120;
+/// A difference that is not one, in seconds: answers take time, and clocks are read in whole seconds.
+const NOISE_S: u64 = 5;
 
 /// A source of time; tests set their own.
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,9 +152,11 @@ impl BackendTime {
         UnixSeconds(self.known().newest)
     }
 
-    /// By how much the wall clock is ahead (negative: behind), in seconds.
+    /// By how much the wall clock is ahead (negative: behind), in seconds; zero if it is not worth
+    /// speaking of.
     pub fn ahead_s(&self) -> i64 {
-        self.clock.now().0.cast_signed().saturating_sub(self.now().0.cast_signed())
+        let ahead_s = self.clock.now().0.cast_signed().saturating_sub(self.now().0.cast_signed());
+        if ahead_s.unsigned_abs() <= NOISE_S { 0 } else { ahead_s }
     }
 
     /// A time of the backend's as the wall clock will show it.

@@ -22,7 +22,7 @@ use crate::board::{self, Policy};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::daemon::{self, Places};
-use crate::{menu, report};
+use crate::{life, menu, report};
 
 /// Anything that has no status of its own.
 const FAILED: u8 = 1;
@@ -206,6 +206,9 @@ fn status_at_rest(places: &Places) -> Status {
     if let (Some(credential), Ok(Some(signed))) = (&credential, store.directive()) {
         in_force_at_rest(&mut status, credential, &signed, now);
     }
+    let term = credential.as_ref().map(toktra_identity::Credential::term);
+    let applied = store.application().is_ok_and(|application| application.is_some());
+    status.identity = life::at_rest(term, applied, now);
     status
 }
 

@@ -163,13 +163,14 @@ impl Host {
             return Err(host.unreachable("the time that it says is not believable"));
         }
         let time = host.tls.borrow();
-        let ahead_s = time.time().ahead_s();
+        let known = time.time().is_confirmed();
         time.time().confirm(server_time);
-        tracing::warn!(
-            before_s = ahead_s,
-            ahead_s = time.time().ahead_s(),
-            "The time was wrong; from now on it is the backend's."
-        );
+        if !known {
+            tracing::warn!(
+                ahead_s = time.time().ahead_s(),
+                "This machine's clock is wrong; certificates are judged by the backend's."
+            );
+        }
         Ok(())
     }
 

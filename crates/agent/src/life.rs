@@ -12,9 +12,11 @@ use hyper::Request;
 use hyper::body::Bytes;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use toktra_identity::life::{Facts, Keep, Life, Outcome, Step};
+use toktra_identity::life::{Facts, Keep, Life, Outcome, Step, Term};
 use toktra_identity::{Application, Credential, DeviceKey, Mark, Store, StoreError};
+use toktra_protocol::UnixSeconds;
 use toktra_protocol::enrol::TIME_PATH;
+use toktra_protocol::local::Identity;
 
 use crate::board::Board;
 use crate::dial::Host;
@@ -26,6 +28,14 @@ use crate::uplink::random;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Where an identity stands while nobody keeps it, by the wall clock.
+pub fn at_rest(term: Option<Term>, applied: bool, now: UnixSeconds) -> Identity {
+    let elapsed = Duration::ZERO;
+    let facts = Facts { now, confirmed: false, elapsed, term, applied, renew_before: None };
+    let renews_at = term.map(|term| term.renews_at(None));
+    Identity { phase: Life::default().phase(&facts), renews_at, ..Identity::default() }
+}
+
 /// The keeper.
 pub struct Keeper<S> {
     store: Arc<S>,
@@ -34,7 +44,7 @@ pub struct Keeper<S> {
     seen: Mark,
     credential: Option<Credential>,
     application: Option<Application>,
-    /// The machine's clocks were this far apart when it was last looked: by how much it has slept.
+    /// When it was last looked.
     elapsed: Duration,
 }
 

@@ -277,8 +277,9 @@ fn the_status_says_what_is_missing_while_nothing_runs() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("systemctl start toktra-agent") && text.contains("toktra-agent enroll"), "{text}");
     let backend = Backend::start();
-    let device = Device::enrolled(&backend);
-    assert_eq!(device.status().organisation.as_deref(), Some("Acme"));
+    let status = Device::enrolled(&backend).status();
+    assert_eq!(status.organisation.as_deref(), Some("Acme"));
+    assert_eq!(status.identity.phase, toktra_protocol::local::IdentityPhase::Enrolled);
 }
 
 #[test]

@@ -203,11 +203,6 @@ fn a_clock_that_is_two_years_wrong_is_survived_and_said() {
         let device = Device::new();
         let inside = device.start_inside(ahead_s);
         enrol_inside(&device, &backend, inside.clock());
-        let mut extension = connected(&device);
-        let truth = Clock::System.now().minute();
-        extension.minute = Minute(truth.0.saturating_add_signed(ahead_s / 60));
-        extension.deliver(2);
-        assert!(flush(&device));
         let status = device.until("it says so", |status| {
             status.identity.clock_ahead_s.abs_diff(ahead_s) < 60 && phase(status) == IdentityPhase::Enrolled
         });
@@ -215,6 +210,11 @@ fn a_clock_that_is_two_years_wrong_is_survived_and_said() {
             status.degraded.iter().any(|words| words.contains("set it, for example by NTP")),
             "{status:?}"
         );
+        let mut extension = connected(&device);
+        let truth = Clock::System.now().minute();
+        extension.minute = Minute(truth.0.saturating_add_signed(ahead_s / 60));
+        extension.deliver(2);
+        assert!(flush(&device));
         // Nothing was renewed by the wrong time, and usage has the right one.
         assert_eq!(issued(&backend), 1);
         assert!(backend.books().stored.iter().all(|event| event.minute.0.abs_diff(truth.0) <= 1));
