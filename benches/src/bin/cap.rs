@@ -1,0 +1,372 @@
+//! From the moment when a cap is passed at the backend to the moment when the last device has the
+//! directive that blocks: a batch that passes the cap is sent, and every simulated device of the
+//! department waits in its long poll, on a connection of its own, over TLS with a certificate of its
+//! own. A device counts once it has verified the directive with the key that it pinned. The backend is
+//! the given `toktra-server` on a fresh data directory; all of them share the machine.
+//!
+//! `cap SERVER-BINARY [DEVICES [REPETITIONS]]`
+#![allow(clippy::print_stdout, reason = "the figures are this program's output")]
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use ring::digest::{SHA256, digest};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use toktra_identity::DirectiveKey;
+use toktra_protocol::enrol::{DeviceDescription, EnrolRequest, EnrolResponse};
+use toktra_protocol::{
+    Batch, Directive, Estimate, Event, EventBody, NameSource, SignedDirective, UnixSeconds, Usage, codec,
+    enrol,
+};
+use toktra_store::enrolment::{self, Grant};
+use toktra_store::{Store, directory};
+
+const DOMAIN: &str = "toktra.localhost";
+const ORGANISATION: &str = "Bench";
+const DEPARTMENT: &str = "Research";
+const BUDGET: &str = "Research, annual";
+/// What a batch spends, and what the budget is raised by between repetitions.
+const TOKENS: u64 = 1_000_000;
+/// Devices that enrol or connect at once.
+const AT_ONCE: usize = 64;
+/// Longest wait for all devices.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let usage = "usage: cap SERVER-BINARY [DEVICES [REPETITIONS]]";
+    let binary = PathBuf::from(arguments.next().context(usage)?);
+    let devices: usize = arguments.next().map_or(Ok(10), |text| text.parse()).context(usage)?;
+    let repetitions: usize = arguments.next().map_or(Ok(20), |text| text.parse()).context(usage)?;
+    raise_descriptors(devices as u64 + 1024)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(measure(&Backend::start(&binary)?, devices, repetitions))
+}
+
+async fn measure(backend: &Backend, devices: usize, repetitions: usize) -> Result<()> {
+    backend.command(&["department", "add", DEPARTMENT])?;
+    backend.command(&["flag", "set", "FF_BUDGET_HARD_CAPS", "on"])?;
+    let what = ["budget", "add", BUDGET, "--department", DEPARTMENT, "--period", "annual", "--hard"];
+    backend.command(&[&what[..], &["--tokens", &TOKENS.to_string()]].concat())?;
+
+    let (said, mut heard) = mpsc::unbounded_channel();
+    let mut spender = None;
+    let mut waiting = tokio::task::JoinSet::new();
+    let at_once = Arc::new(Semaphore::new(AT_ONCE));
+    let tokens = backend.tokens(devices).await?;
+    for (number, token) in tokens.into_iter().enumerate() {
+        let (api, trust) = (backend.address, backend.roots()?);
+        let at_once = Arc::clone(&at_once);
+        waiting.spawn(async move {
+            let _place = at_once.acquire_owned().await?;
+            Device::enrol(api, &trust, number, token).await
+        });
+    }
+    while let Some(device) = waiting.join_next().await {
+        let device = device??;
+        if spender.is_none() {
+            spender = Some(device.connect().await?);
+        }
+        tokio::spawn(device.follow(said.clone()));
+    }
+    let mut spender = spender.context("no device")?;
+
+    until_all(&mut heard, devices, false).await?;
+    let (mut each, mut last, mut booked) = (Vec::new(), Vec::new(), Vec::new());
+    for repetition in 1..=repetitions as u64 {
+        let batch = Batch { events: vec![event(repetition)] };
+        let start = Instant::now();
+        post(&mut spender, "ingest", codec::EVENTS_PATH, Some("zstd"), batch.encode()?.into()).await?;
+        booked.push(start.elapsed());
+        let times: Vec<Duration> =
+            until_all(&mut heard, devices, true).await?.into_iter().map(|at| at - start).collect();
+        last.push(times.iter().copied().max().unwrap_or_default());
+        each.extend(times);
+        let raised = (repetition + 1) * TOKENS;
+        backend.command(&["budget", "set", BUDGET, "--tokens", &raised.to_string()])?;
+        until_all(&mut heard, devices, false).await?;
+    }
+    println!(
+        "| devices | repetitions | batch booked p50 | any device p50 | any device p99 | last device p50 | last device p99 |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    let figures =
+        [at(&mut booked, 50), at(&mut each, 50), at(&mut each, 99), at(&mut last, 50), at(&mut last, 99)];
+    let figures = figures.map(|time| format!("{:.1} ms", time.as_secs_f64() * 1000.0));
+    println!("| {devices} | {repetitions} | {} |", figures.join(" | "));
+    Ok(())
+}
+
+/// The percentile, by the nearest rank.
+fn at(times: &mut [Duration], percent: usize) -> Duration {
+    times.sort_unstable();
+    let rank = (times.len() * percent).div_ceil(100).max(1);
+    times.get(rank - 1).copied().unwrap_or_default()
+}
+
+/// Waits until every device was told that it is blocked, or that it is not; gives when each was.
+async fn until_all(
+    heard: &mut mpsc::UnboundedReceiver<(usize, bool, Instant)>,
+    devices: usize,
+    blocked: bool,
+) -> Result<Vec<Instant>> {
+    let mut times = vec![None; devices];
+    let mut missing = devices;
+    while missing > 0 {
+        let word = timeout(PATIENCE, heard.recv()).await;
+        let word = word.with_context(|| format!("{missing} of {devices} devices heard nothing"))?;
+        let (number, is_blocked, at) = word.context("the devices have gone")?;
+        if is_blocked == blocked && times[number].replace(at).is_none() {
+            missing -= 1;
+        }
+    }
+    Ok(times.into_iter().flatten().collect())
+}
+
+/// An enrolled device.
+struct Device {
+    number: usize,
+    address: SocketAddr,
+    tls: Arc<ClientConfig>,
+    id: toktra_protocol::DeviceId,
+    key: DirectiveKey,
+}
+
+impl Device {
+    async fn enrol(address: SocketAddr, trust: &RootCertStore, number: usize, token: String) -> Result<Self> {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
+        let csr = rcgen::CertificateParams::default().serialize_request(&key)?;
+        let request = EnrolRequest {
+            token,
+            csr: STANDARD.encode(csr.der()),
+            device: DeviceDescription {
+                hostname: format!("bench-{number}"),
+                platform: "linux".into(),
+                agent_version: "0".into(),
+                hardware: None,
+            },
+        };
+        let anonymous = Arc::new(config(trust)?.with_no_client_auth());
+        let mut sender = connect(address, &format!("api.{DOMAIN}"), &anonymous).await?;
+        let answer =
+            post(&mut sender, "api", enrol::PATH, None, serde_json::to_vec(&request)?.into()).await?;
+        let enrolled: EnrolResponse = serde_json::from_slice(&answer)?;
+        let chain = CertificateDer::pem_slice_iter(enrolled.certificate_chain.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .context("the chain is not PEM")?;
+        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let mut tls = config(trust)?.with_client_auth_cert(chain, private)?;
+        tls.resumption = Resumption::disabled();
+        let key = DirectiveKey::from_base64(&enrolled.directive_key).context("the directive key")?;
+        Ok(Self { number, address, tls: Arc::new(tls), id: enrolled.device, key })
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
+        connect(self.address, &format!("ingest.{DOMAIN}"), &self.tls).await
+    }
+
+    /// Polls as an agent does, and tells of every directive that it accepts.
+    async fn follow(self, said: mpsc::UnboundedSender<(usize, bool, Instant)>) -> Result<()> {
+        let mut sender = self.connect().await?;
+        let mut current: Option<Directive> = None;
+        loop {
+            let after = current.as_ref().map_or(0, |directive| directive.version);
+            let path = format!("{}?after={after}&applied={after}", codec::DIRECTIVE_PATH);
+            let request =
+                hyper::Request::get(path).header("host", format!("ingest.{DOMAIN}")).body(Full::default())?;
+            let answer = answer(&mut sender, request).await?;
+            let signed: SignedDirective = serde_json::from_slice(&answer)?;
+            let directive = self.key.accept(&signed, self.id, current.as_ref())?;
+            said.send((self.number, directive.block.is_some(), Instant::now()))?;
+            current = Some(directive);
+        }
+    }
+}
+
+/// Usage that passes the budget.
+fn event(sequence: u64) -> Event {
+    let estimate = |point: u64| Estimate { low: point, point, high: point };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Event {
+        sequence,
+        minute: UnixSeconds(now.as_secs()).minute(),
+        body: EventBody::Usage(Usage {
+            provider: "openai".into(),
+            service: "openai-api".into(),
+            host: "api.openai.com".into(),
+            name_source: NameSource::Sni,
+            user_account: Some("ada".into()),
+            application: Some("python3".into()),
+            exchanges: 1,
+            bytes_out: 2_000,
+            bytes_in: 40_000,
+            bytes_handshake: 5_321,
+            duration_s: 5,
+            streaming: true,
+            partial: false,
+            tokens_in: estimate(0),
+            tokens_out: estimate(TOKENS),
+            calibration: "bench".into(),
+        }),
+    }
+}
+
+async fn connect(
+    address: SocketAddr,
+    host: &str,
+    config: &Arc<ClientConfig>,
+) -> Result<SendRequest<Full<Bytes>>> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    let name = ServerName::try_from(host.to_owned())?;
+    let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+async fn post(
+    sender: &mut SendRequest<Full<Bytes>>,
+    host: &str,
+    path: &str,
+    encoding: Option<&str>,
+    body: Bytes,
+) -> Result<Bytes> {
+    let mut request = hyper::Request::post(path)
+        .header("host", format!("{host}.{DOMAIN}"))
+        .header("content-type", "application/json");
+    if let Some(encoding) = encoding {
+        request = request.header("content-encoding", encoding);
+    }
+    answer(sender, request.body(Full::new(body))?).await
+}
+
+async fn answer(
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: hyper::Request<Full<Bytes>>,
+) -> Result<Bytes> {
+    sender.ready().await?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    if !status.is_success() {
+        bail!("{status}: {}", String::from_utf8_lossy(&body));
+    }
+    Ok(body)
+}
+
+fn config(
+    trust: &RootCertStore,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(trust.clone()))
+}
+
+/// A connection costs a descriptor here and one in the server, which takes over our limit.
+fn raise_descriptors(wanted: u64) -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return Ok(());
+    }
+    let maximum = limit.maximum.map(|maximum| maximum.max(wanted));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+        .with_context(|| format!("{wanted} descriptors are needed: raise RLIMIT_NOFILE or run this as root"))
+}
+
+/// A backend of our own on a fresh directory.
+struct Backend {
+    binary: PathBuf,
+    data: tempfile::TempDir,
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Backend {
+    fn start(binary: &Path) -> Result<Self> {
+        let data = tempfile::tempdir()?;
+        let directory = data.path().join("data");
+        let mut init = Command::new(binary);
+        init.args(["init", "--domain", DOMAIN, "--organisation", ORGANISATION, "--data"]).arg(&directory);
+        ensure!(init.stdout(Stdio::null()).status()?.success(), "init failed");
+        let mut child = Command::new(binary)
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(&directory)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let stdout = child.stdout.take().context("no output")?;
+        let address = BufReader::new(stdout)
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| line.split_whitespace().find_map(|word| word.parse::<SocketAddr>().ok()))
+            .context("the server did not print its address")?;
+        Ok(Self { binary: binary.to_owned(), data, child, address })
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.data.path().join("data")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Result<()> {
+        let output =
+            Command::new(&self.binary).args(arguments).arg("--data").arg(self.directory()).output()?;
+        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// One-time tokens for the department, made as the command line makes them, but in one process.
+    async fn tokens(&self, count: usize) -> Result<Vec<String>> {
+        let store = Store::open(&self.directory().join("toktra.db")).await?;
+        let organisation = directory::organisation(&store, ORGANISATION).await?;
+        let department = directory::department(&store, &organisation.id, DEPARTMENT).await?;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+        let mut tokens = Vec::with_capacity(count);
+        for number in 0..count {
+            let token = format!("bench-token-{number}");
+            let hash = digest(&SHA256, token.as_bytes());
+            let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            let grant = Grant { organisation: &organisation, department: Some(&department), user: None };
+            let (until, now) = (UnixSeconds(now + 24 * 60 * 60), UnixSeconds(now));
+            enrolment::create_token(&store, &hash, grant, until, "bench", now).await?;
+            tokens.push(token);
+        }
+        store.close().await;
+        Ok(tokens)
+    }
+
+    fn roots(&self) -> Result<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(self.directory().join("root.pem"))? {
+            roots.add(certificate?)?;
+        }
+        Ok(roots)
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
