@@ -4,6 +4,7 @@
 //! stays in force when a part of the installation is killed.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
+#![allow(clippy::print_stdout, reason = "how long each failure took")]
 
 use std::process::Command;
 use std::time::Duration;
