@@ -127,9 +127,12 @@ pub async fn enrol(
         device: description(),
     })?);
     let answer = Host::api(domain, tls).ask(post(PATH, &body)?, ANSWER_TIMEOUT).await?;
-    let response: EnrolResponse = serde_json::from_slice(&answer.body)
+    let mut response: EnrolResponse = serde_json::from_slice(&answer.body)
         .map_err(|error| anyhow::Error::from(error).context("the backend's answer is no enrolment"))?;
     time.confirm(response.server_time);
+    if let Some(known) = ca {
+        judge_roots(known, &mut response.roots, domain, time).await;
+    }
     let now = time.minute(wall.now().minute()).start();
     Ok(Credential::new(key.clone(), domain.clone(), ca.clone(), response, now)
         .map_err(anyhow::Error::from)?)
@@ -149,19 +152,13 @@ pub async fn renew(
         .map_err(|error| anyhow::Error::from(error).context("the backend's answer is no renewal"))?;
     time.confirm(response.server_time);
     if let Some(known) = &credential.enrolled().ca {
-        let agree = time.ahead_s().unsigned_abs() <= AGREEMENT_S;
-        if !agree && !tls::vouch(known, &response.certificate_chain, time.now()) {
+        if !agrees(time) && !tls::vouch(known, &response.certificate_chain, time.now()) {
             return Err(anyhow::anyhow!(
                 "the machine's clock is wrong, and the authorities known here do not vouch for the new certificate; set the clock"
             )
             .into());
         }
-        if *known != response.roots
-            && let Err(error) = check_roots(agree, &response.roots, &credential.enrolled().domain, time).await
-        {
-            tracing::error!("The backend's new authorities are not taken: {error:#}");
-            response.roots.clone_from(known);
-        }
+        judge_roots(known, &mut response.roots, &credential.enrolled().domain, time).await;
     }
     let renewed = credential.renewed(key, response).map_err(anyhow::Error::from)?;
     let (term, now) = (renewed.term(), time.now());
@@ -171,15 +168,26 @@ pub async fn renew(
     Ok(renewed)
 }
 
+fn agrees(time: &BackendTime) -> bool {
+    time.ahead_s().unsigned_abs() <= AGREEMENT_S
+}
+
+/// Puts the authorities that are known in the place of those that the backend says, where the latter
+/// are not to be taken.
+async fn judge_roots(known: &str, said: &mut String, domain: &ToktraDomain, time: &Arc<BackendTime>) {
+    if said.as_str() != known
+        && !said.is_empty()
+        && let Err(error) = check_roots(said, domain, time).await
+    {
+        tracing::error!("The backend's new authorities are not taken: {error:#}");
+        known.clone_into(said);
+    }
+}
+
 /// Believing authorities that do not vouch for the backend would end all talk with it. Nor are any
 /// taken from one that is believed by a time that the machine's clock contradicts.
-async fn check_roots(
-    agree: bool,
-    pem: &str,
-    domain: &ToktraDomain,
-    time: &Arc<BackendTime>,
-) -> anyhow::Result<()> {
-    anyhow::ensure!(agree, "the machine's clock contradicts the backend's; set it");
+async fn check_roots(pem: &str, domain: &ToktraDomain, time: &Arc<BackendTime>) -> anyhow::Result<()> {
+    anyhow::ensure!(agrees(time), "the machine's clock contradicts the backend's; set it");
     let tls = Tls::anonymous(Some(pem), Arc::clone(time))?;
     let request = Request::get(TIME_PATH).body(Full::new(Bytes::new()))?;
     Host::api(domain, tls).ask(request, ANSWER_TIMEOUT).await.context("they do not vouch for it")?;

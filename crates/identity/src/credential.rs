@@ -93,7 +93,8 @@ pub enum CredentialError {
 }
 
 impl Credential {
-    /// Joins a key with what the backend answered to its request at `now`, by the device's clock.
+    /// Joins a key with what the backend answered to its request at `now`, by the device's clock. A
+    /// device that was given its authorities believes those of the answer from now on.
     pub fn new(
         key: DeviceKey,
         domain: ToktraDomain,
@@ -101,8 +102,9 @@ impl Credential {
         response: EnrolResponse,
         now: UnixSeconds,
     ) -> Result<Self, CredentialError> {
-        let EnrolResponse { device, organisation, department, certificate_chain, directive_key, .. } =
-            response;
+        let EnrolResponse {
+            device, organisation, department, certificate_chain, directive_key, roots, ..
+        } = response;
         let enrolled = Enrolled {
             domain,
             device,
@@ -110,7 +112,7 @@ impl Credential {
             department,
             certificate_chain,
             directive_key,
-            ca,
+            ca: told(ca, roots),
             enrolled_at: now,
             enrolled_as: None,
         };
@@ -124,12 +126,11 @@ impl Credential {
         let before = self.enrolled.clone();
         let enrolled_as =
             before.enrolled_as.or(Some(before.organisation)).filter(|name| *name != organisation);
-        let ca = before.ca.map(|known| if roots.trim().is_empty() { known } else { roots });
         let enrolled = Enrolled {
             organisation,
             department,
             certificate_chain,
-            ca,
+            ca: told(before.ca, roots),
             enrolled_as,
             ..self.enrolled.clone()
         };
@@ -215,6 +216,11 @@ impl Credential {
         let stored: Stored = serde_json::from_slice(json).map_err(|_| CredentialError::Malformed)?;
         Self::check(decode(stored.version, stored.key)?, stored.enrolled)
     }
+}
+
+/// Whom to believe, of what was known and what the backend said.
+fn told(known: Option<String>, roots: String) -> Option<String> {
+    known.map(|known| if roots.trim().is_empty() { known } else { roots })
 }
 
 /// What a device asks to be enrolled with, kept until the backend has decided. The token in it is a

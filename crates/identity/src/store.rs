@@ -205,6 +205,7 @@ mod tests {
             department: Some("Research".into()),
             certificate_chain: request.signed_by(&issuer).unwrap().pem(),
             directive_key: STANDARD.encode([3; 32]),
+            roots: "roots".into(),
             server_time: UnixSeconds(1),
         }
     }
@@ -292,14 +293,15 @@ mod tests {
         // The machine's own authorities were trusted, and are.
         assert_eq!(renamed.enrolled().ca, None);
         let key = DeviceKey::generate().unwrap();
-        let given = Credential::new(
-            key.clone(),
-            "acme.example".parse().unwrap(),
-            Some("old".into()),
-            response(&key),
-            UnixSeconds(1),
-        );
-        assert_eq!(twice(&given.unwrap(), "Acme").enrolled().ca.as_deref(), Some("new roots"));
+        let given = |response| {
+            let (domain, ca) = ("acme.example".parse().unwrap(), Some("given".into()));
+            Credential::new(key.clone(), domain, ca, response, UnixSeconds(1)).unwrap()
+        };
+        let told = given(response(&key));
+        assert_eq!(told.enrolled().ca.as_deref(), Some("roots"));
+        assert_eq!(twice(&told, "Acme").enrolled().ca.as_deref(), Some("new roots"));
+        let untold = given(EnrolResponse { roots: String::new(), ..response(&key) });
+        assert_eq!(untold.enrolled().ca.as_deref(), Some("given"), "a backend from before there were roots");
     }
 
     #[test]

@@ -133,6 +133,7 @@ pub struct Authority {
     directive: DirectiveSigner,
     trust: DeviceTrust,
     roots_pem: String,
+    newest_root: String,
     renew_before: Option<UnixSeconds>,
     plain_keys: Vec<PathBuf>,
 }
@@ -164,6 +165,7 @@ impl Authority {
             directive,
             trust,
             roots_pem: roots_pem(&online, &state)?,
+            newest_root: newest_root(&online, &state)?,
             renew_before: state.renew_before,
             plain_keys: opening.plain,
         })
@@ -232,6 +234,11 @@ impl Authority {
     /// The roots to believe, PEM: one, or the old and the new one while the root is rotated.
     pub fn roots_pem(&self) -> &str {
         &self.roots_pem
+    }
+
+    /// Key identifier of the newest of the roots to believe, hexadecimal.
+    pub fn newest_root(&self) -> &str {
+        &self.newest_root
     }
 
     /// Roots and what issues below them, PEM, for who verifies our certificates elsewhere.
@@ -335,6 +342,18 @@ impl Opening<'_> {
         }
         Ok(opened.key)
     }
+}
+
+/// Whom the certificate in a file is about.
+pub(crate) fn subject_of(path: &Path) -> Result<Subject, AuthorityError> {
+    let subject = Subject::of(&read_certificate(path)?);
+    subject.ok_or_else(|| AuthorityError::CertificateFile(path.to_owned()))
+}
+
+fn newest_root(online: &Path, state: &State) -> Result<String, AuthorityError> {
+    // `State::roots` is never empty.
+    let file = state.roots().pop().ok_or(AuthorityError::Key)?;
+    Ok(subject_of(&online.join(file))?.id())
 }
 
 /// The roots of a state, PEM.

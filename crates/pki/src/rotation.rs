@@ -21,7 +21,7 @@ use rustls::pki_types::CertificateDer;
 use toktra_protocol::{ToktraDomain, UnixSeconds};
 use zeroize::Zeroizing;
 
-use crate::authority::roots_pem;
+use crate::authority::{roots_pem, subject_of};
 use crate::files::{
     ONLINE, ensure_directory, failed, read_certificate, read_text, remove, replace, write_new,
 };
@@ -86,8 +86,8 @@ pub enum Dependants {
     None,
     /// Those of this intermediate (its key identifier).
     OfIssuer(String),
-    /// Those of devices that were not given roots since: they may know only the old one.
-    NotToldSince(UnixSeconds),
+    /// Those of devices that were not told of this root (its key identifier) with theirs.
+    NotToldOf(String),
 }
 
 /// Which device certificates hang on what the step drops; the caller counts them.
@@ -95,20 +95,18 @@ pub fn dependants(data: &Path, line: Line, step: Step) -> Result<Dependants, Rot
     let online = data.join(ONLINE);
     let state = State::read(&online)?;
     state.check(line, step)?;
-    let of = |ca: &Ca| -> Result<Dependants, AuthorityError> {
-        let path = online.join(&ca.certificate);
-        let subject = Subject::of(&read_certificate(&path)?);
-        Ok(Dependants::OfIssuer(subject.ok_or(AuthorityError::CertificateFile(path))?.id()))
-    };
-    match (line, step, state.phase(line), state.next_ca(line)) {
-        (Line::Devices, Step::Retire, _, _) => Ok(of(&state.devices)?),
-        (Line::Devices, Step::Rollback, Some(Phase::Announced), Some(next)) => Ok(of(next)?),
-        (Line::Root, Step::Retire, _, _) => {
-            let announced = state.next_root().and_then(|root| root.announced_at);
-            Ok(announced.map_or(Dependants::None, Dependants::NotToldSince))
+    let id = |file: &str| subject_of(&online.join(file)).map(|subject| subject.id());
+    Ok(match (line, step, state.phase(line), state.next_ca(line)) {
+        (Line::Devices, Step::Retire, _, _) => Dependants::OfIssuer(id(&state.devices.certificate)?),
+        (Line::Devices, Step::Rollback, Some(Phase::Announced), Some(next)) => {
+            Dependants::OfIssuer(id(&next.certificate)?)
         }
-        _ => Ok(Dependants::None),
-    }
+        (Line::Root, Step::Retire, _, _) => match state.next_root() {
+            Some(next) => Dependants::NotToldOf(id(&next.certificate)?),
+            None => Dependants::None,
+        },
+        _ => Dependants::None,
+    })
 }
 
 impl Ceremony<'_> {
@@ -188,7 +186,6 @@ impl Ceremony<'_> {
         let next = NextRoot {
             certificate: format!("root-{}.pem", short(&id)),
             cross: format!("cross-{}.pem", short(&id)),
-            announced_at: None,
             under_it: None,
         };
         let key_path = self.next_root_directory.join(format!("root-{}.key", short(&id)));
@@ -232,8 +229,6 @@ impl Ceremony<'_> {
             (*phase, *since) = (Phase::Active, now);
             next.under_it = Some(UnderRoot { devices, server });
         }
-        // Who enrolled since `distribute` may have been given the old root alone.
-        out.renew_all(now);
         Ok(out)
     }
 
@@ -282,7 +277,6 @@ impl Ceremony<'_> {
         (rotation.phase, rotation.since) = (phase, now);
         if let Next::Root(root) = &mut rotation.next {
             root.under_it = None;
-            root.announced_at = root.announced_at.filter(|_| phase >= Phase::Announced);
         }
         out.say(format!("Goes back to {}.", phase.name()));
         let devices_follow =
@@ -381,9 +375,6 @@ fn advance(mut out: Outcome, line: Line, step: Step, now: UnixSeconds) -> Outcom
         return out;
     };
     (rotation.phase, rotation.since) = (reached, now);
-    if let Next::Root(root) = &mut rotation.next {
-        root.announced_at = Some(now);
-    }
     match (line, step) {
         (Line::Devices, Step::Trust) => {
             out.say("Takes devices of the next intermediate too; the old one issues.".into());
@@ -394,7 +385,9 @@ fn advance(mut out: Outcome, line: Line, step: Step, now: UnixSeconds) -> Outcom
         }
         (Line::Server, _) => out.say("The hosts show certificates of the next server CA.".into()),
         (Line::Root, _) => {
-            out.say("`root.pem` and every renewal carry both roots. Give the file to browsers.".into());
+            out.say(
+                "`root.pem` and every answer to a device carry both roots. Give the file to browsers.".into(),
+            );
             out.renew_all(now);
         }
     }

@@ -172,8 +172,6 @@ pub(crate) struct NextRoot {
     pub(crate) certificate: String,
     /// The next root's key under the old root's name.
     pub(crate) cross: String,
-    /// Since when devices are given it.
-    pub(crate) announced_at: Option<UnixSeconds>,
     /// The CAs' certificates under it.
     pub(crate) under_it: Option<UnderRoot>,
 }
@@ -321,7 +319,6 @@ mod tests {
             Line::Root => Next::Root(NextRoot {
                 certificate: "root-2.pem".into(),
                 cross: "cross-2.pem".into(),
-                announced_at: None,
                 under_it: Some(UnderRoot { devices: "d-2.pem".into(), server: "s-2.pem".into() }),
             }),
             _ => Next::Ca(Ca { key: "next.key".into(), certificate: "next.pem".into() }),

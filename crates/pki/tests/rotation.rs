@@ -127,7 +127,8 @@ fn devices_that_know_only_the_old_root_believe_the_hosts_until_it_is_retired() {
     let switched = house.open();
     assert!([&old_root, &both, &new_root].into_iter().all(|roots| believes(roots, &switched)));
     let last = dependants(&house.data(), Line::Root, Step::Retire).unwrap();
-    assert_eq!(last, Dependants::NotToldSince(NOW));
+    assert_eq!(last, Dependants::NotToldOf(switched.newest_root().to_owned()));
+    assert_ne!(switched.newest_root(), before.newest_root());
     // The intermediate's key is the same: no device is affected.
     assert_eq!(switched.trust().identify(&old_device.der).unwrap().issuer, before.issuer_id());
     assert_eq!(CertificateDer::pem_slice_iter(device(&switched, 2, NOW).chain_pem.as_bytes()).count(), 3);

@@ -68,6 +68,9 @@ pub struct EnrolResponse {
     pub certificate_chain: String,
     /// Ed25519 public key that signs directives, raw 32 bytes in base64; the device pins it.
     pub directive_key: String,
+    /// The roots to believe from now on, PEM; a device that was given roots puts these in their place.
+    #[serde(default)]
+    pub roots: String,
     /// The server's clock, so that the device can notice its own skew.
     pub server_time: UnixSeconds,
 }

@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use toktra_pki::{DeviceCertificate, VerifiedCsr};
+use toktra_pki::{Authority, DeviceCertificate, VerifiedCsr};
 use toktra_protocol::enrol::{DeviceDescription, EnrolRequest, EnrolResponse, REQUEST_LIMIT};
 use toktra_protocol::event::TEXT_LIMIT;
 use toktra_protocol::{Code, DeviceId, UnixSeconds};
@@ -92,7 +92,7 @@ pub async fn grant(
     let authority = app.authority();
     let enrolled = enrolment::enrol(&app.store, &attempt, now, |bound, device| {
         let certificate = authority.issue_device(csr, bound.organisation_id.parse()?, device, now)?;
-        Ok(row(certificate, csr))
+        Ok(row(&authority, certificate, csr))
     })
     .await
     .map_err(|error| {
@@ -107,6 +107,7 @@ pub async fn grant(
         department: enrolled.bound.department,
         certificate_chain: enrolled.chain_pem,
         directive_key: authority.directive().public_key(),
+        roots: authority.roots_pem().to_owned(),
         server_time: now,
     })
 }
@@ -136,10 +137,11 @@ pub async fn audit_refusal(app: &App, action: &str, actor: &str, subject: &str, 
 }
 
 /// A certificate as the database keeps it.
-pub fn row(certificate: DeviceCertificate, csr: &VerifiedCsr) -> NewCertificate {
+pub fn row(authority: &Authority, certificate: DeviceCertificate, csr: &VerifiedCsr) -> NewCertificate {
     NewCertificate {
         serial: certificate.serial,
         issuer: certificate.issuer,
+        root: authority.newest_root().to_owned(),
         not_before: certificate.not_before,
         not_after: certificate.not_after,
         der: STANDARD.encode(&certificate.der),

@@ -79,7 +79,7 @@ async fn simplereenroll(
 ) -> Result<Response, Refusal> {
     let caller = Caller::admit_to_renew(&app, &peer).await?;
     let (_, csr) = read(request).await?;
-    let renewed = certify(&app, &caller, None, &csr, app.clock.now()).await?;
+    let renewed = certify(&app, &caller, &app.authority(), (None, &csr), app.clock.now()).await?;
     leaf(&renewed.chain_pem)
 }
 

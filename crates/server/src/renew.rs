@@ -3,7 +3,7 @@
 
 use axum::extract::{Request, State};
 use axum::{Extension, Json};
-use toktra_pki::VerifiedCsr;
+use toktra_pki::{Authority, VerifiedCsr};
 use toktra_protocol::enrol::{DeviceDescription, REQUEST_LIMIT, RenewRequest, RenewResponse};
 use toktra_protocol::{Code, UnixSeconds};
 use toktra_store::renewal::{self, Attempt, ISSUED_A_DAY, RECOVERIES_A_YEAR, RenewError};
@@ -31,12 +31,13 @@ pub async fn renew(
     check(&device)?;
     let csr = read_csr(&csr)?;
     let now = app.clock.now();
-    let renewed = certify(&app, &caller, Some(&device), &csr, now).await?;
+    let authority = app.authority();
+    let renewed = certify(&app, &caller, &authority, (Some(&device), &csr), now).await?;
     Ok(Json(RenewResponse {
         certificate_chain: renewed.chain_pem,
         organisation: renewed.holder.organisation,
         department: renewed.holder.department,
-        roots: app.authority().roots_pem().to_owned(),
+        roots: authority.roots_pem().to_owned(),
         server_time: now,
     }))
 }
@@ -45,15 +46,15 @@ pub async fn renew(
 pub async fn certify(
     app: &App,
     caller: &Caller,
-    description: Option<&DeviceDescription>,
-    csr: &VerifiedCsr,
+    authority: &Authority,
+    (description, csr): (Option<&DeviceDescription>, &VerifiedCsr),
     now: UnixSeconds,
 ) -> Result<renewal::Renewed, Refusal> {
     let shown = caller.shown();
     let attempt = Attempt { shown: &shown, public_key: &csr.key_id(), description };
     let renewed = renewal::renew(&app.store, &attempt, now, |holder| {
         let organisation = holder.organisation_id.parse()?;
-        Ok(row(app.authority().issue_device(csr, organisation, shown.device, now)?, csr))
+        Ok(row(authority, authority.issue_device(csr, organisation, shown.device, now)?, csr))
     });
     match renewed.await {
         Ok(renewed) => Ok(renewed),

@@ -155,7 +155,7 @@ async fn the_root_rotates_and_a_device_that_was_told_follows() {
     // Who asks nothing meanwhile knows the old root only.
     let knows_old = backend.trusting().with_no_client_auth();
     let old_root = app.authority().roots_pem().to_owned();
-    let device = backend.device().await;
+    let (device, silent) = (backend.device().await, backend.device().await);
     let config = backend.config_of(&device);
     sign(data, "root", "prepare");
     take(data, "root", "distribute", &[]);
@@ -177,12 +177,13 @@ async fn the_root_rotates_and_a_device_that_was_told_follows() {
     // Still known by the chain to the old root, which `root.pem` has first.
     assert_eq!(backend.ingest(&device).await.book([2]).await, Ok(2));
 
-    // Who enrolled meanwhile may have been given the old root alone.
+    // Who enrolled meanwhile was told of both; who asked nothing since hangs on the old one.
     let late = backend.device().await;
+    assert_eq!(late.enrolled.roots, response.roots);
     let refused = ca(data, &["rotate", "root", "retire"]);
     assert!(String::from_utf8(refused.stderr).unwrap().contains("1 devices hang on"));
-    let (late, _) = renewed(&backend, &late).await;
-    assert_eq!(backend.ingest(&late).await.book([1]).await, Ok(1));
+    let (silent, _) = renewed(&backend, &silent).await;
+    assert_eq!(backend.ingest(&silent).await.book([1]).await, Ok(1));
     take(data, "root", "retire", &[]);
     until(app, "retire", |authority| !authority.roots_pem().contains(&old_root)).await;
     // `root.pem` has the new root alone by now.

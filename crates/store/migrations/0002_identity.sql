@@ -12,6 +12,7 @@ CREATE INDEX devices_by_hardware ON devices (organisation_id, hardware);
 ALTER TABLE certificates ADD COLUMN public_key TEXT;
 ALTER TABLE certificates ADD COLUMN purpose TEXT NOT NULL DEFAULT 'enrol'; -- enrol, renew, recover
 ALTER TABLE certificates ADD COLUMN chain_pem TEXT; -- as it was given, to give it again
+ALTER TABLE certificates ADD COLUMN root TEXT; -- key identifier of the newest root that was given with it
 ALTER TABLE certificates ADD COLUMN issued_at BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE certificates ADD COLUMN generation BIGINT NOT NULL DEFAULT 0; -- of the device: 0, 1, 2…; the use of one ends those before it
 ALTER TABLE certificates ADD COLUMN first_used_at BIGINT;

@@ -20,6 +20,8 @@ pub struct NewCertificate {
     pub serial: String,
     /// Key identifier of the issuer, hexadecimal.
     pub issuer: String,
+    /// Key identifier of the newest root that the device is told of with it, hexadecimal.
+    pub root: String,
     /// Start of its validity.
     pub not_before: UnixSeconds,
     /// End of its validity.
@@ -174,8 +176,8 @@ pub(crate) async fn insert(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO certificates (serial, device_id, issuer, not_before, not_after, der, chain_pem,
-            public_key, purpose, issued_at, generation)
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, COALESCE(MAX(generation) + 1, 0)
+            public_key, purpose, issued_at, root, generation)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, COALESCE(MAX(generation) + 1, 0)
          FROM certificates WHERE device_id = $2",
     )
     .bind(&certificate.serial)
@@ -188,6 +190,7 @@ pub(crate) async fn insert(
     .bind(&certificate.public_key)
     .bind(purpose.name())
     .bind(column(now.0))
+    .bind(&certificate.root)
     .execute(&mut **transaction)
     .await?;
     Ok(())

@@ -5,10 +5,8 @@
 
 use toktra_protocol::UnixSeconds;
 
+use crate::renewal::RECOVERABLE_S;
 use crate::{Store, StoreError, column};
-
-/// How long an expired certificate can still be renewed with.
-const RECOVERABLE_S: u64 = 180 * 24 * 60 * 60;
 
 /// Devices that hang on something, by whether their certificate is within its time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,20 +22,15 @@ pub async fn devices_of(store: &Store, issuer: &str, now: UnixSeconds) -> Result
     count(store, Some(issuer), None, now).await
 }
 
-/// Devices that may know only the root of before this: their certificate was issued before it, or by
-/// an enrolment, which unlike a renewal gives no roots.
-pub async fn devices_not_told_since(
-    store: &Store,
-    at: UnixSeconds,
-    now: UnixSeconds,
-) -> Result<Hanging, StoreError> {
-    count(store, None, Some(at), now).await
+/// Devices that were not told of this root (its key identifier) with their certificate.
+pub async fn devices_not_told_of(store: &Store, root: &str, now: UnixSeconds) -> Result<Hanging, StoreError> {
+    count(store, None, Some(root), now).await
 }
 
 async fn count(
     store: &Store,
     issuer: Option<&str>,
-    before: Option<UnixSeconds>,
+    root: Option<&str>,
     now: UnixSeconds,
 ) -> Result<Hanging, StoreError> {
     let (current, recoverable) = sqlx::query_as(
@@ -48,13 +41,13 @@ async fn count(
                WHERE c.superseded_at IS NULL AND c.revoked_at IS NULL AND d.state <> 'revoked'
                  AND c.not_after >= $2
                  AND ($3 IS NULL OR c.issuer = $3)
-                 AND ($4 IS NULL OR c.issued_at < $4 OR c.purpose = 'enrol')
+                 AND ($4 IS NULL OR COALESCE(c.root, '') <> $4)
                GROUP BY c.device_id) AS hanging",
     )
     .bind(column(now.0))
     .bind(column(now.0.saturating_sub(RECOVERABLE_S)))
     .bind(issuer)
-    .bind(before.map(|at| column(at.0)))
+    .bind(root)
     .fetch_one(store.reader())
     .await?;
     Ok(Hanging { current, recoverable })

@@ -46,6 +46,7 @@ fn certificate(key: &str, now: UnixSeconds) -> NewCertificate {
     NewCertificate {
         serial: DeviceId::new_v4().simple().to_string(),
         issuer: "ca".into(),
+        root: "root".into(),
         not_before: now,
         not_after: now.plus(LIFE_S),
         der: String::new(),

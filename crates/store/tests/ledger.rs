@@ -64,6 +64,7 @@ impl Fixture {
         let certificate = NewCertificate {
             serial: device.to_string(),
             issuer: "i".into(),
+            root: "r".into(),
             not_before: now,
             not_after: now.plus(1),
             der: String::new(),

@@ -199,6 +199,7 @@ impl Backend {
                 department: Some("Research".into()),
                 certificate_chain: certified?,
                 directive_key: STANDARD.encode(self.signer.public_key()),
+                roots: authority.pem.clone(),
                 server_time: now,
             };
             Ok(serde_json::to_vec(&response).unwrap())

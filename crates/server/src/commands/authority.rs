@@ -262,7 +262,7 @@ async fn hanging_devices(store: &Store, data: &Path, order: &Order) -> anyhow::R
     let hanging = match dependants(data, order.line, order.step)? {
         Dependants::None => return Ok(0),
         Dependants::OfIssuer(issuer) => issuers::devices_of(store, &issuer, now()).await?,
-        Dependants::NotToldSince(at) => issuers::devices_not_told_since(store, at, now()).await?,
+        Dependants::NotToldOf(root) => issuers::devices_not_told_of(store, &root, now()).await?,
     };
     let (current, expired) = (hanging.current, hanging.recoverable);
     match current + expired {

@@ -111,6 +111,7 @@ pub async fn device(
     let certificate = NewCertificate {
         serial: uuid::Uuid::new_v4().simple().to_string(),
         issuer: "00".to_owned(),
+        root: "00".to_owned(),
         not_before: now,
         not_after: now.plus(90 * 86_400),
         der: String::new(),

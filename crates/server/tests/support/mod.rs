@@ -124,6 +124,7 @@ impl Backend {
             department: None,
             certificate_chain: made.chain_pem.clone(),
             directive_key: String::new(),
+            roots: String::new(),
             server_time: at,
         };
         if booked {
@@ -138,6 +139,7 @@ impl Backend {
             let row = enrolment::NewCertificate {
                 serial: made.serial,
                 issuer: made.issuer,
+                root: String::new(),
                 not_before: made.not_before,
                 not_after: made.not_after,
                 der: STANDARD.encode(&made.der),
