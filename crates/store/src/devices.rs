@@ -5,7 +5,7 @@ use sqlx::{Sqlite, SqliteConnection, Transaction};
 use toktra_protocol::{Block, BlockReason, DeviceId, UnixSeconds};
 
 use crate::audit::{Deed, record};
-use crate::directory::Department;
+use crate::directory::{Department, Organisation, User};
 use crate::{Store, StoreError, certificates, column, note_change};
 
 /// A device's row.
@@ -137,6 +137,53 @@ pub async fn clear_flag(
         .await?
         .rows_affected();
     finish(transaction, id, changed, actor, "clear_flag", "", now).await
+}
+
+/// Gives a device to a department and a user of its organisation, each or none. It takes over the
+/// department's block as if it enrolled now; what was booked stays where it was.
+pub async fn move_to(
+    store: &Store,
+    organisation: &Organisation,
+    id: DeviceId,
+    (department, user): (Option<&Department>, Option<&User>),
+    actor: &str,
+    now: UnixSeconds,
+) -> Result<(), StoreError> {
+    let mut transaction = store.begin().await?;
+    let changed = sqlx::query(
+        "UPDATE devices SET department_id = $3, user_id = $4, directive_version = directive_version + 1
+         WHERE id = $1 AND organisation_id = $2",
+    )
+    .bind(id.to_string())
+    .bind(&organisation.id)
+    .bind(department.map(|department| &department.id))
+    .bind(user.map(|user| &user.id))
+    .execute(&mut *transaction)
+    .await?
+    .rows_affected();
+    take_over_block(&mut transaction, &id.to_string()).await?;
+    let named = |name: Option<&String>| name.map_or("none", String::as_str).to_owned();
+    let (department, user) = (department.map(|of| &of.name), user.map(|of| &of.email));
+    let detail = format!("department {}, user {}", named(department), named(user));
+    finish(transaction, id, changed, actor, "device_move", &detail, now).await
+}
+
+/// Puts the block of its department in force on a device, or none.
+pub(crate) async fn take_over_block(
+    transaction: &mut Transaction<'static, Sqlite>,
+    id: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE devices SET
+            block_reason = (SELECT block_reason FROM departments d WHERE d.id = devices.department_id),
+            block_message = (SELECT block_message FROM departments d WHERE d.id = devices.department_id),
+            block_providers = (SELECT block_providers FROM departments d WHERE d.id = devices.department_id)
+         WHERE id = $1",
+    )
+    .bind(id)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
 }
 
 /// Puts a lock in force, or lifts it with `None`.

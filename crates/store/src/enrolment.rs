@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::audit::{Deed, record};
 use crate::certificates::{self, Purpose};
 use crate::tokens::{self, Use};
-use crate::{Store, StoreError, column};
+use crate::{Store, StoreError, column, devices};
 
 pub use crate::certificates::NewCertificate;
 pub use crate::tokens::Grant;
@@ -421,15 +421,5 @@ async fn insert_device(
     .bind(column(now.0))
     .execute(&mut **transaction)
     .await?;
-    sqlx::query(
-        "UPDATE devices SET
-            block_reason = (SELECT block_reason FROM departments d WHERE d.id = devices.department_id),
-            block_message = (SELECT block_message FROM departments d WHERE d.id = devices.department_id),
-            block_providers = (SELECT block_providers FROM departments d WHERE d.id = devices.department_id)
-         WHERE id = $1",
-    )
-    .bind(id)
-    .execute(&mut **transaction)
-    .await?;
-    Ok(())
+    devices::take_over_block(transaction, id).await
 }

@@ -93,7 +93,10 @@ pub(crate) struct Granted {
 impl Granted {
     /// Whether it covers this device.
     pub(crate) fn covers(&self, device: &str, user: Option<&str>) -> bool {
-        self.device_id == device || (self.user_id.is_some() && self.user_id.as_deref() == user)
+        match &self.user_id {
+            Some(whose) => user == Some(whose),
+            None => self.device_id == device,
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Commands on devices: those that are enrolled, and those that wait for approval.
 
-use clap::Subcommand;
+use anyhow::bail;
+use clap::{Args, Subcommand};
 use toktra_protocol::DeviceId;
-use toktra_store::{Store, approvals, devices};
+use toktra_store::{Store, approvals, devices, directory};
 use uuid::Uuid;
 
 use super::ACTOR;
@@ -39,11 +40,36 @@ pub enum Device {
         /// Its identifier.
         id: DeviceId,
     },
+    /// Give a device to another department or user. What it has spent stays where it was booked.
+    Move(Move),
     /// Withdraw a device's certificates, from its next request on.
     Revoke {
         /// Its identifier.
         id: DeviceId,
     },
+}
+
+/// Options of `device move`. What is not named stays.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true, args = ["department", "no_department", "user", "no_user"])]
+pub struct Move {
+    /// Its identifier.
+    pub id: DeviceId,
+    /// The department that it belongs to from now on.
+    #[arg(long, conflicts_with = "no_department")]
+    pub department: Option<String>,
+    /// It belongs to none.
+    #[arg(long)]
+    pub no_department: bool,
+    /// Address of the user whose device it is from now on.
+    #[arg(long, conflicts_with = "no_user")]
+    pub user: Option<String>,
+    /// It is nobody's.
+    #[arg(long)]
+    pub no_user: bool,
+    /// Its organisation.
+    #[command(flatten)]
+    pub within: InOrganisation,
 }
 
 pub async fn device(store: &Store, command: Device) -> anyhow::Result<()> {
@@ -53,8 +79,35 @@ pub async fn device(store: &Store, command: Device) -> anyhow::Result<()> {
         Device::Approve { id } => decide(store, id, true).await,
         Device::Deny { id } => decide(store, id, false).await,
         Device::Unflag { id } => Ok(devices::clear_flag(store, id, ACTOR, now()).await?),
+        Device::Move(options) => move_to(store, &options).await,
         Device::Revoke { id } => Ok(devices::revoke(store, id, ACTOR, now()).await?),
     }
+}
+
+async fn move_to(store: &Store, options: &Move) -> anyhow::Result<()> {
+    let organisation = organisation_of(store, &options.within).await?;
+    let of = |device: &devices::Device| device.organisation_id == organisation.id;
+    let Some(device) = devices::find(store, options.id).await?.filter(of) else {
+        bail!("there is no device `{}`; `toktra-server device list` has those that there are", options.id)
+    };
+    let department = match &options.department {
+        Some(name) => Some(directory::department(store, &organisation.id, name).await?),
+        None if options.no_department => None,
+        None => {
+            let all = directory::departments(store, &organisation.id).await?;
+            all.into_iter().find(|department| Some(&department.id) == device.department_id.as_ref())
+        }
+    };
+    let user = match &options.user {
+        Some(email) => Some(directory::user(store, &organisation.id, email).await?),
+        None if options.no_user => None,
+        None => {
+            let all = directory::users(store, &organisation.id).await?;
+            all.into_iter().find(|user| Some(&user.id) == device.user_id.as_ref())
+        }
+    };
+    let place = (department.as_ref(), user.as_ref());
+    Ok(devices::move_to(store, &organisation, options.id, place, ACTOR, now()).await?)
 }
 
 async fn decide(store: &Store, id: Uuid, approve: bool) -> anyhow::Result<()> {
