@@ -10,11 +10,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{AssertSqlSafe, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Row as _, Sqlite, Transaction};
 use toktra_protocol::{Ack, BlockReason, DeviceId, Estimate, Event, EventBody, NameSource, UnixSeconds};
 
 use crate::ledger::{BookError, Cost, Entry, Sighting, Tariff};
 use crate::price_mix::Declared;
+use crate::retention::MERGED;
 use crate::spend::{BatchSpend, ScopeKey, Sheet, Spent, bounded};
 use crate::terms::Terms;
 use crate::{StoreError, budgets, column, note_change};
@@ -466,3 +467,52 @@ async fn add_sums(
     }
     Ok(())
 }
+
+/// Adds up an organisation's sums of hours before this one, at most so many: of each device and
+/// department one row is left, without account, application, provider, service or hour. Returns how
+/// many rows were taken.
+pub(crate) async fn merge_hours(
+    transaction: &mut Transaction<'static, Sqlite>,
+    organisation: &str,
+    hour: i64,
+    most: usize,
+) -> Result<usize, StoreError> {
+    let rows = sqlx::query(AssertSqlSafe(Arc::clone(&TAKE_HOURS)))
+        .bind(organisation)
+        .bind(MERGED)
+        .bind(hour)
+        .bind(column(most as u64))
+        .fetch_all(&mut **transaction)
+        .await?;
+    let organisation: Arc<str> = organisation.into();
+    let mut merged: BTreeMap<Account<'_>, Sums> = BTreeMap::new();
+    for row in &rows {
+        let account = Account {
+            organisation: Arc::clone(&organisation),
+            hour: MERGED,
+            department: row.try_get::<String, _>(0)?.into(),
+            device: row.try_get::<String, _>(1)?.into(),
+            user_account: "",
+            application: "",
+            provider: "",
+            service: "",
+        };
+        let sums = merged.entry(account).or_insert([0; SUMS.len()]);
+        for (place, sum) in sums.iter_mut().enumerate() {
+            *sum = sum.saturating_add(row.try_get(place + 2)?).min(SUM_LIMIT);
+        }
+    }
+    add_sums(transaction, &merged).await?;
+    Ok(rows.len())
+}
+
+static TAKE_HOURS: LazyLock<Arc<str>> = LazyLock::new(|| {
+    let key = "organisation_id, hour, department_id, device_id, user_account, application, provider, service";
+    let sums = SUMS.join(", ");
+    format!(
+        "DELETE FROM usage_hourly WHERE ({key}) IN (SELECT {key} FROM usage_hourly
+            WHERE organisation_id = $1 AND hour > $2 AND hour < $3 ORDER BY {key} LIMIT $4)
+         RETURNING department_id, device_id, {sums}"
+    )
+    .into()
+});

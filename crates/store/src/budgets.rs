@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::audit::{Deed, record};
 use crate::directory::Organisation;
 use crate::period::{Day, Days, Zone};
-use crate::spend::{self, ScopeKey, Spent, scope_name};
+use crate::spend::{self, SCOPES, ScopeKey, Spent, scope_name};
 use crate::terms::Terms;
 use crate::{Store, StoreError, column, note_change};
 
@@ -614,7 +614,6 @@ async fn insert(
     Ok(())
 }
 
-const SCOPES: [Scope; 3] = [Scope::Organisation, Scope::Department, Scope::User];
 const UNITS: [Unit; 2] = [Unit::Tokens, Unit::Micros];
 const PERIODS: [Period; 5] =
     [Period::Daily, Period::Weekly, Period::Monthly, Period::Quarterly, Period::Annual];

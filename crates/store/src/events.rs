@@ -85,7 +85,7 @@ pub async fn of_device(store: &Store, device_id: &str, after: i64) -> Result<Vec
     Ok(rows)
 }
 
-/// Where the ledger stands with one device. Holds while no event has passed its time of keeping.
+/// Where the ledger stands with one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, FromRow)]
 pub struct Balance {
     /// The device's identifier.
@@ -94,9 +94,11 @@ pub struct Balance {
     pub acknowledged: i64,
     /// Events stored.
     pub events: i64,
+    /// Events that were stored and have passed their time of keeping; what follows counts them too.
+    pub pruned: i64,
     /// Lowest number stored; 0 if none.
     pub first: i64,
-    /// Highest number stored; 0 if none.
+    /// Highest number that was ever stored; 0 if none.
     pub last: i64,
     /// Of the events, those that the ledger books.
     pub bookable: i64,
@@ -115,9 +117,10 @@ pub struct Balance {
 impl Balance {
     /// Every acknowledged event is stored once and booked once, and nothing else is.
     pub fn is_even(&self) -> bool {
-        let contiguous = self.events == self.acknowledged
+        // Numbers are unique, so that as many as the highest are all of them.
+        let contiguous = self.events + self.pruned == self.acknowledged
             && self.last == self.acknowledged
-            && self.first == i64::from(self.events > 0);
+            && (self.pruned > 0 || self.first == i64::from(self.events > 0));
         contiguous
             && self.bookable == self.booked
             && self.event_bytes == self.booked_bytes
@@ -131,17 +134,22 @@ pub async fn balances(store: &Store) -> Result<Vec<Balance>, StoreError> {
     // the sum overflow, which would be an error. All are cast because PostgreSQL's are NUMERIC.
     let rows = sqlx::query_as(
         "SELECT devices.id AS device_id, acknowledged_sequence AS acknowledged,
-            COALESCE(raw.events, 0) AS events, COALESCE(raw.first, 0) AS first,
-            COALESCE(raw.last, 0) AS last, COALESCE(raw.bookable, 0) AS bookable,
-            COALESCE(hourly.events, 0) AS booked, COALESCE(raw.bytes, 0) AS event_bytes,
-            COALESCE(hourly.bytes, 0) AS booked_bytes, COALESCE(raw.exchanges, 0) AS event_exchanges,
+            COALESCE(raw.events, 0) AS events, COALESCE(pruned.events, 0) AS pruned,
+            COALESCE(raw.first, 0) AS first,
+            CASE WHEN COALESCE(raw.last, 0) > COALESCE(pruned.last_sequence, 0) THEN raw.last
+                ELSE COALESCE(pruned.last_sequence, 0) END AS last,
+            COALESCE(raw.bookable, 0) + COALESCE(pruned.bookable, 0) AS bookable,
+            COALESCE(hourly.events, 0) AS booked,
+            CAST(COALESCE(raw.bytes, 0) + COALESCE(pruned.bytes, 0) AS BIGINT) AS event_bytes,
+            COALESCE(hourly.bytes, 0) AS booked_bytes,
+            COALESCE(raw.exchanges, 0) + COALESCE(pruned.exchanges, 0) AS event_exchanges,
             COALESCE(hourly.exchanges, 0) AS booked_exchanges
          FROM devices
+         LEFT JOIN pruned_events pruned ON pruned.device_id = devices.id
          LEFT JOIN (
             SELECT device_id, COUNT(*) AS events, MIN(sequence) AS first, MAX(sequence) AS last,
                 CAST(SUM(CASE WHEN kind = 'dropped' THEN 0 ELSE 1 END) AS BIGINT) AS bookable,
-                CAST(SUM(CAST(COALESCE(bytes_out, 0) AS DOUBLE PRECISION) + COALESCE(bytes_in, 0)) AS BIGINT)
-                    AS bytes,
+                SUM(CAST(COALESCE(bytes_out, 0) AS DOUBLE PRECISION) + COALESCE(bytes_in, 0)) AS bytes,
                 CAST(SUM(COALESCE(exchanges, 0)) AS BIGINT) AS exchanges
             FROM events GROUP BY device_id
          ) raw ON raw.device_id = devices.id

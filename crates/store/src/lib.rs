@@ -30,6 +30,7 @@ pub mod period;
 pub mod price_mix;
 pub mod renewal;
 pub mod reports;
+pub mod retention;
 pub mod spend;
 pub mod terms;
 pub mod tokens;
@@ -106,7 +107,9 @@ impl Store {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("wal_autocheckpoint", "4000")
-            .pragma("cache_size", "-32768");
+            .pragma("cache_size", "-32768")
+            // What has passed its time is overwritten, not only unlinked.
+            .pragma("secure_delete", "ON");
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         sqlx::migrate!("./migrations").run(&writer).await?;
         let reading = |connections| SqlitePoolOptions::new().max_connections(connections);

@@ -14,6 +14,7 @@ use toktra_protocol::budget::{Scope, Unit};
 use toktra_protocol::{Estimate, UnixSeconds};
 
 use crate::period::{Day, Days, Zone};
+use crate::retention::MERGED;
 use crate::{Store, StoreError, column};
 
 /// Largest sum of a day.
@@ -170,6 +171,50 @@ pub(crate) async fn rebook(
     Ok(())
 }
 
+/// Adds up an organisation's days before this one, at most so many: of each scope one row is left.
+/// Returns how many rows were taken.
+pub(crate) async fn merge_days(
+    connection: &mut SqliteConnection,
+    organisation: &str,
+    day: i64,
+    most: usize,
+) -> Result<usize, StoreError> {
+    let rows: Vec<ScopeRow> = sqlx::query_as(
+        "DELETE FROM spend_daily WHERE (organisation_id, scope, scope_id, day) IN
+            (SELECT organisation_id, scope, scope_id, day FROM spend_daily
+             WHERE organisation_id = $1 AND day > $2 AND day < $3 LIMIT $4)
+         RETURNING scope, scope_id, tokens_low, tokens_point, tokens_high, micros_low, micros_point,
+            micros_high, tokens_unpriced",
+    )
+    .bind(organisation)
+    .bind(MERGED)
+    .bind(day)
+    .bind(column(most as u64))
+    .fetch_all(&mut *connection)
+    .await?;
+    let organisation: Arc<str> = organisation.into();
+    let mut merged: BTreeMap<ScopeKey, Spent> = BTreeMap::new();
+    for row in &rows {
+        let scope = SCOPES.into_iter().find(|&scope| scope_name(scope) == row.scope);
+        let scope = scope.ok_or(StoreError::Corrupt("spend_daily.scope"))?;
+        let key =
+            ScopeKey { organisation: Arc::clone(&organisation), scope, id: row.scope_id.as_str().into() };
+        merged.entry(key).or_default().add(&row.spent);
+    }
+    for (scope, spent) in &merged {
+        add(connection, scope, Day(MERGED), spent.numbers()).await?;
+    }
+    Ok(rows.len())
+}
+
+#[derive(FromRow)]
+struct ScopeRow {
+    scope: String,
+    scope_id: String,
+    #[sqlx(flatten)]
+    spent: Spent,
+}
+
 #[derive(FromRow)]
 struct DayRow {
     day: i64,
@@ -241,6 +286,9 @@ pub async fn sum(
     .fetch_one(connection)
     .await?)
 }
+
+/// Every scope.
+pub(crate) const SCOPES: [Scope; 3] = [Scope::Organisation, Scope::Department, Scope::User];
 
 /// How the database names a scope.
 pub(crate) fn scope_name(scope: Scope) -> &'static str {
