@@ -7,7 +7,7 @@
 //! | --- | --- | --- | --- |
 //! | own host | the backend's own names | pass, leave no trace | never |
 //! | lock | an administrator locked the user or the device | block | when it is lifted |
-//! | *privacy hours* | *the schedule says so; no input yet* | *pass, leave no trace* | *with the window* |
+//! | privacy hours | a window lasts, or nobody knows (`hours`) | let through, record nothing | with the window |
 //! | *personal mode* | *the user turned it on; no input yet* | *meter into the personal ledger, or block by its own allowance* | *when it is turned off* |
 //! | block | a hard cap was passed, or a provider was blocked | block | by itself, at the latest at `block_until` |
 //! | meter | always | meter | |
@@ -18,6 +18,9 @@
 //! a lock holds until it is lifted (fail closed); the backend's own hosts are never blocked
 //! and never metered.
 
+pub mod hours;
+
+use hours::Hours;
 use toktra_protocol::{Block, BlockReason, Lock, UnixSeconds};
 
 /// What is in force.
@@ -31,6 +34,8 @@ pub struct Policy {
     pub block_until: Option<UnixSeconds>,
     /// Hosts that are never blocked and never metered.
     pub own_hosts: Vec<String>,
+    /// When nothing is recorded.
+    pub hours: Hours,
 }
 
 /// What is to be decided.
@@ -38,6 +43,8 @@ pub struct Policy {
 pub struct Situation<'a> {
     /// The wall clock.
     pub now: UnixSeconds,
+    /// Whether privacy hours last now, by [`Policy::hours`].
+    pub private: bool,
     /// The server name.
     pub host: &'a str,
     /// The provider's identifier in the catalogue.
@@ -51,6 +58,9 @@ pub enum Decision {
     Meter,
     /// Let it through and leave no trace.
     Pass,
+    /// Let it through and record nothing, but know whose it is: it is counted from the moment at which
+    /// privacy hours end.
+    Unrecorded,
     /// Refuse it, or cut it.
     Block(BlockReason),
 }
@@ -59,7 +69,7 @@ pub enum Decision {
 type Rule = fn(&Policy, &Situation<'_>) -> Option<Decision>;
 
 /// Who decides first. The last row always does.
-const PRECEDENCE: &[Rule] = &[own_host, lock, block, meter];
+const PRECEDENCE: &[Rule] = &[own_host, lock, privacy_hours, block, meter];
 
 impl Policy {
     /// What to do with a connection to a provider.
@@ -67,9 +77,9 @@ impl Policy {
         PRECEDENCE.iter().find_map(|rule| rule(self, situation)).unwrap_or(Decision::Meter)
     }
 
-    /// Whether anything could be blocked now.
-    pub fn is_blocking(&self, now: UnixSeconds) -> bool {
-        self.lock.is_some() || self.block_in_force(now).is_some()
+    /// Whether anything could be blocked now; `private` as in a [`Situation`].
+    pub fn is_blocking(&self, now: UnixSeconds, private: bool) -> bool {
+        self.lock.is_some() || (!private && self.block_in_force(now).is_some())
     }
 
     /// Whether a host is one of the backend's own.
@@ -90,6 +100,10 @@ fn own_host(policy: &Policy, situation: &Situation<'_>) -> Option<Decision> {
 
 fn lock(policy: &Policy, _: &Situation<'_>) -> Option<Decision> {
     policy.lock.as_ref().map(|_| Decision::Block(BlockReason::Lock))
+}
+
+fn privacy_hours(_: &Policy, situation: &Situation<'_>) -> Option<Decision> {
+    situation.private.then_some(Decision::Unrecorded)
 }
 
 fn block(policy: &Policy, situation: &Situation<'_>) -> Option<Decision> {
@@ -122,11 +136,24 @@ mod tests {
             }),
             block_until: Some(UNTIL),
             own_hosts: vec!["ingest.acme.example".into()],
+            hours: Hours::Never,
         }
     }
 
     fn decide(policy: &Policy, now: u64, host: &str) -> Decision {
-        policy.decide(&Situation { now: UnixSeconds(now), host, provider: "openai" })
+        policy.decide(&Situation { now: UnixSeconds(now), private: false, host, provider: "openai" })
+    }
+
+    #[test]
+    fn privacy_hours_lift_a_block_but_no_lock() {
+        let decide = |locked, host| {
+            let policy = policy(locked, Some(&[]));
+            assert_eq!(policy.is_blocking(UnixSeconds(0), true), locked);
+            policy.decide(&Situation { now: UnixSeconds(0), private: true, host, provider: "openai" })
+        };
+        assert_eq!(decide(false, "api.openai.com"), Decision::Unrecorded);
+        assert_eq!(decide(true, "api.openai.com"), Decision::Block(BlockReason::Lock));
+        assert_eq!(decide(true, "ingest.acme.example"), Decision::Pass);
     }
 
     #[test]
@@ -154,10 +181,10 @@ mod tests {
 
     #[test]
     fn a_lapsed_block_is_no_longer_blocking_and_a_lock_always_is() {
-        assert!(policy(false, Some(&[])).is_blocking(UnixSeconds(999)));
-        assert!(!policy(false, Some(&[])).is_blocking(UNTIL));
-        assert!(policy(true, None).is_blocking(UnixSeconds(u64::MAX)));
-        assert!(!Policy::default().is_blocking(UnixSeconds(0)));
+        assert!(policy(false, Some(&[])).is_blocking(UnixSeconds(999), false));
+        assert!(!policy(false, Some(&[])).is_blocking(UNTIL, false));
+        assert!(policy(true, None).is_blocking(UnixSeconds(u64::MAX), false));
+        assert!(!Policy::default().is_blocking(UnixSeconds(0), false));
     }
 
     proptest! {
@@ -165,7 +192,7 @@ mod tests {
         fn without_a_lock_or_a_block_nobody_is_blocked(now: u64, until: u64, host in any::<String>()) {
             let policy = Policy { block_until: Some(UnixSeconds(until)), ..policy(false, None) };
             prop_assert!(!matches!(decide(&policy, now, &host), Decision::Block(_)));
-            prop_assert!(!policy.is_blocking(UnixSeconds(now)));
+            prop_assert!(!policy.is_blocking(UnixSeconds(now), false));
         }
 
         #[test]

@@ -12,6 +12,7 @@ pub mod domain;
 pub mod enrol;
 pub mod event;
 pub mod local;
+pub mod privacy;
 pub mod problem;
 mod time;
 
