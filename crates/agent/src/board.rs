@@ -1,12 +1,14 @@
 //! What is true of the agent at the moment. Tasks write their part; `status` and the
 //! extension's seed are read from it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use toktra_identity::Credential;
+use toktra_policy::hours::{Place, Window};
 use toktra_protocol::local::{Health, Identity, IdentityPhase, Seed, Status, VERSION};
 use toktra_protocol::{Block, Code, Lock, ToktraDomain, UnixSeconds};
 use toktra_spool::Spent;
@@ -16,6 +18,7 @@ use crate::budget::{InForce, Moment};
 use crate::clock::{BackendTime, Clock, SKEW_LIMIT_S};
 use crate::enrolment;
 use crate::exemption::ExemptionAsk;
+use crate::privacy::{Schedule, SetError, Told};
 use crate::spooler::{Counts, Spooler};
 
 /// A certificate that ends sooner, in seconds, is reported.
@@ -54,7 +57,7 @@ struct Facts {
     exemptions: Option<mpsc::Sender<ExemptionAsk>>,
 }
 
-/// What keeps connections from providers; what the extension is told of a directive.
+/// What keeps connections from providers, and when nothing is recorded; what the extension is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restraint {
     /// A lock.
@@ -63,6 +66,8 @@ pub struct Restraint {
     pub block: Option<Block>,
     /// When the block ends by itself, by the device's clock.
     pub block_until: Option<UnixSeconds>,
+    /// When nothing is recorded.
+    pub privacy: Told,
 }
 
 /// Where the identity stands, by the backend's time. Outlives sessions.
@@ -88,6 +93,7 @@ pub struct Board {
     policy: watch::Sender<Policy>,
     own: watch::Sender<Arc<[Spent]>>,
     restraint: watch::Sender<Restraint>,
+    privacy: Schedule,
 }
 
 impl Board {
@@ -103,6 +109,7 @@ impl Board {
             policy: watch::Sender::default(),
             own: watch::Sender::new(Arc::default()),
             restraint: watch::Sender::default(),
+            privacy: Schedule::default(),
         }
     }
 
@@ -225,6 +232,40 @@ impl Board {
         self.restraint.subscribe()
     }
 
+    /// Takes up the administrator's privacy hours and those that the user has set before.
+    pub fn open_privacy(&self, administrator: Option<Window>, state: &Path) {
+        self.privacy.open(administrator, state);
+        self.settle();
+    }
+
+    /// Puts windows in place of the user's own privacy hours.
+    pub fn set_privacy(&self, windows: &[String]) -> Result<(), SetError> {
+        self.privacy.set(windows)?;
+        self.settle();
+        Ok(())
+    }
+
+    /// Where this moment lies, by the wall clock.
+    pub fn privacy(&self) -> Place {
+        self.privacy.place(self.clock.now())
+    }
+
+    /// Waits until privacy hours are over; not at all where they are not.
+    pub async fn outside_privacy(&self) {
+        let mut restraint = self.restraint();
+        loop {
+            restraint.borrow_and_update();
+            let place = self.privacy();
+            if !place.inside {
+                return;
+            }
+            let wait_s =
+                place.until.map_or(u64::MAX, |until| until.0.saturating_sub(self.clock.now().0).max(1));
+            // Often enough that a clock or a zone that was set is noticed; either way it is time to look.
+            let _ = timeout(Duration::from_secs(wait_s).min(LOOK_EVERY), restraint.changed()).await;
+        }
+    }
+
     /// Both clocks.
     pub fn moment(&self) -> Moment {
         Moment { wall: self.clock.now(), elapsed: self.clock.elapsed() }
@@ -281,6 +322,7 @@ impl Board {
                 lock: found.lock.clone(),
                 block: found.block.clone(),
                 block_until: found.block_until,
+                privacy: self.privacy.told(),
             };
             let changed = *restraint != new;
             *restraint = new;
@@ -311,7 +353,7 @@ impl Board {
 
     /// What an extension must know.
     pub fn seed(&self, acknowledged: u64) -> Seed {
-        let Restraint { lock, block, block_until } = self.restraint.borrow().clone();
+        let Restraint { lock, block, block_until, privacy } = self.restraint.borrow().clone();
         let facts = self.facts();
         let domain = facts.credential.as_ref().map(|credential| &credential.enrolled().domain);
         Seed {
@@ -321,6 +363,8 @@ impl Board {
             block,
             block_until,
             own_hosts: domain.map(own_hosts).unwrap_or_default(),
+            privacy: privacy.windows,
+            privacy_unreadable: privacy.unreadable,
         }
     }
 
@@ -333,6 +377,10 @@ impl Board {
         let facts = self.facts();
         let mut degraded = facts.degraded(now, self.configured.as_ref(), &standing);
         degraded.extend(skew(ahead_s));
+        let privacy = self.privacy.describe(self.clock.now());
+        degraded.extend(privacy.unreadable.as_ref().map(|error| {
+            format!("privacy hours cannot be read, nothing is recorded; set them again with `toktra-agent privacy set` or `clear`: {error}")
+        }));
         let mut status = Status { degraded, ..Status::default() };
         status.identity = Identity {
             phase: standing.phase,
@@ -352,6 +400,7 @@ impl Board {
         status.events_dropped = counts.dropped;
         status.extension_connected = facts.connections > 0;
         status.health = facts.health.clone();
+        status.privacy = Some(privacy);
         put_down(&mut status, policy, in_force);
         status
     }

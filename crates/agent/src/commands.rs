@@ -3,6 +3,7 @@
 mod budget;
 mod documents;
 mod enroll;
+mod privacy;
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -83,12 +84,8 @@ enum Command {
     Flush,
     /// Show the budgets that apply to this device, or ask for more of one.
     Budget(budget::Budget),
-    /// Show privacy hours: not in this version.
-    Privacy {
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show the hours in which nothing is recorded, or set your own.
+    Privacy(privacy::Privacy),
     /// Show personal mode: not in this version.
     Personal {
         /// As JSON.
@@ -121,7 +118,7 @@ impl CommandLine {
             Command::Status { json } => status(&places, json),
             Command::Flush => flush(&places),
             Command::Budget(options) => budget::budget(&places, options),
-            Command::Privacy { json } => budget::privacy(json),
+            Command::Privacy(options) => privacy::privacy(&places, options),
             Command::Personal { json } => budget::personal(json),
             Command::Menu => show_menu(&places),
             Command::Completions { shell } => Ok(documents::completions(shell)),

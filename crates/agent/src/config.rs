@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use toktra_protocol::ToktraDomain;
+use toktra_protocol::privacy::Window;
 use zeroize::Zeroizing;
 
 /// Where the configuration is unless told otherwise.
@@ -28,6 +29,12 @@ pub struct Config {
     pub ca: Option<PathBuf>,
     /// Most that the spool may take on disk, in MiB.
     pub spool_limit_mib: Option<u64>,
+    /// When the administrator's privacy hours begin, `HH:MM` by the clock on the wall (`PrivacyHoursStart`).
+    pub privacy_hours_start: Option<String>,
+    /// When they end (`PrivacyHoursEnd`).
+    pub privacy_hours_end: Option<String>,
+    /// On which days they begin, as `mon-fri`; on every day unless given.
+    pub privacy_hours_days: Option<String>,
 }
 
 impl std::fmt::Debug for Config {
@@ -52,7 +59,20 @@ impl Config {
         if config.spool_limit_mib.is_some_and(|limit| !(8..=4096).contains(&limit)) {
             bail!("`spool_limit_mib` must lie between 8 and 4096");
         }
+        config.privacy_hours()?;
         Ok(config)
+    }
+
+    /// The administrator's privacy hours.
+    pub fn privacy_hours(&self) -> anyhow::Result<Option<Window>> {
+        let days = self.privacy_hours_days.as_deref();
+        match (&self.privacy_hours_start, &self.privacy_hours_end) {
+            (Some(start), Some(end)) => Window::new(days, start, end).map(Some).map_err(|error| {
+                anyhow::anyhow!("`privacy_hours_start`, `_end` and `_days` make no window: {error}")
+            }),
+            (None, None) if days.is_none() => Ok(None),
+            _ => bail!("`privacy_hours_start` and `privacy_hours_end` must both be given"),
+        }
     }
 
     /// The spool's limits.
@@ -143,6 +163,25 @@ mod tests {
         assert!(Config::parse("domian = \"a.b\"").is_err());
         assert!(Config::parse("domain = \"https://a.b\"").is_err());
         assert!(Config::parse("spool_limit_mib = 1").is_err());
+    }
+
+    #[test]
+    fn the_administrators_privacy_hours_are_one_window_or_a_clear_error() {
+        let hours = |text: &str| Config::parse(text).and_then(|config| config.privacy_hours());
+        let nights = "privacy_hours_start = \"18:00\"\nprivacy_hours_end = \"09:00\"\n";
+        assert_eq!(hours(nights).unwrap().unwrap().to_string(), "18:00-09:00");
+        let weekdays = format!("{nights}privacy_hours_days = \"mon-fri\"\n");
+        assert_eq!(hours(&weekdays).unwrap().unwrap().to_string(), "mon-fri 18:00-09:00");
+        assert!(hours("").unwrap().is_none());
+        for (text, said) in [
+            ("privacy_hours_start = \"18:00\"", "both"),
+            ("privacy_hours_days = \"mon\"", "both"),
+            ("privacy_hours_start = \"6pm\"\nprivacy_hours_end = \"09:00\"", "HH:MM"),
+            ("privacy_hours_start = \"18:00\"\nprivacy_hours_end = \"18:00\"", "00:00-24:00"),
+        ] {
+            let error = hours(text).unwrap_err().to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
     }
 
     #[test]

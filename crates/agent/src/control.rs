@@ -1,5 +1,6 @@
 //! The command line's socket: everyone may ask for the status, watch it and ask for more of a
-//! budget; root and the agent's account may ask for a flush. Also what both sockets share:
+//! budget; root and the agent's account may ask for a flush; root and who sits at the machine may set
+//! privacy hours. Also what both sockets share:
 //! binding, and whom to trust.
 
 use std::fs::{self, Permissions};
@@ -19,6 +20,7 @@ use toktra_protocol::local::{self, Answer, Ask, Frames};
 
 use crate::board::Board;
 use crate::exemption;
+use crate::privacy;
 use crate::watchers::{self, Watchers};
 
 /// Of these, sixteen are always left for those who ask once.
@@ -81,13 +83,31 @@ async fn answer(mut stream: UnixStream, board: &Board, watchers: &Watchers) -> a
         Ask::Flush if is_trusted(&stream) => flush(board).await,
         Ask::Flush => refused("only root may ask for a flush; run the command with sudo"),
         Ask::Watch => return watchers.serve(stream).await,
+        Ask::SetPrivacy { windows } => match stream.peer_cred() {
+            Ok(peer) if privacy::may_set(peer.uid()) => set_privacy(board, &windows),
+            _ => refused(
+                "only who sits at this machine may set its privacy hours, or root; run the command with sudo",
+            ),
+        },
         Ask::RequestMore { budget, reason } => request_more(board, budget.as_deref(), &reason).await,
     };
     timeout(ASK_TIMEOUT, stream.write_all(&local::encode(&answer)?)).await??;
     Ok(())
 }
 
+fn set_privacy(board: &Board, windows: &[String]) -> Answer {
+    match board.set_privacy(windows) {
+        Ok(()) => Answer::Status(Box::new(board.status())),
+        Err(error) => refused(&error.to_string()),
+    }
+}
+
 async fn flush(board: &Board) -> Answer {
+    if board.privacy().inside {
+        return refused(
+            "privacy hours last, and nothing is sent until they are over; see `toktra-agent privacy`",
+        );
+    }
     let Some(uplink) = board.flush() else { return refused(crate::board::NOT_ENROLLED) };
     let (done, wait) = oneshot::channel();
     let asked = async {

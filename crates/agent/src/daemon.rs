@@ -55,6 +55,7 @@ pub async fn run(places: &Places, clock: Clock) -> anyhow::Result<()> {
         .with_context(|| format!("cannot create {}", places.run.display()))?;
     let _lock = lock(&places.run)?;
     let board = Arc::new(Board::new(clock, config.domain.clone()));
+    board.open_privacy(config.privacy_hours()?, &places.state);
     let listener = control::bind(&places.run.join(CONTROL_SOCKET), 0o666)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(control::serve(listener, Arc::clone(&board)));

@@ -24,6 +24,7 @@ pub mod exemption;
 pub mod extension;
 pub mod life;
 pub mod menu;
+pub mod privacy;
 pub mod report;
 pub mod spooler;
 pub mod tls;

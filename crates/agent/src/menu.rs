@@ -110,7 +110,7 @@ impl Menu {
     fn situation<R>(&self, of: impl FnOnce(&Situation<'_>) -> R) -> R {
         let status = self.status.borrow().clone();
         let (now, zone) = (self.clock.now(), TimeZone::system());
-        of(&Situation { status: status.as_deref(), privacy: None, personal: None, now, zone: &zone })
+        of(&Situation { status: status.as_deref(), personal: None, now, zone: &zone })
     }
 
     fn model(&self) -> MenuModel {
@@ -134,10 +134,13 @@ impl Menu {
     }
 
     fn act(&self, action: Action) {
-        let Action::RequestMore { budget } = action;
         let (session, socket) = (self.session.clone(), self.socket.clone());
         tokio::spawn(async move {
-            if let Some(notice) = request_more(socket, budget).await
+            let notice = match action {
+                Action::RequestMore { budget } => request_more(socket, budget).await,
+                Action::ConfigureSchedule { windows } => configure_schedule(socket, &windows).await,
+            };
+            if let Some(notice) = notice
                 && let Err(error) = notifications::show(&session, &notice).await
             {
                 tracing::warn!("The desktop shows no notification: {error:#}");
@@ -162,7 +165,7 @@ async fn register(mut tray: Tray) -> anyhow::Result<ksni::Handle<Tray>> {
 
 /// Asks the user for a reason and the agent for more; what there is to say of it.
 async fn request_more(socket: PathBuf, budget: String) -> Option<Notice> {
-    let (summary, body) = match reason::ask().await {
+    let (summary, body) = match reason::ask(&reason::REQUEST, "").await {
         reason::Reason::Given(reason) => match link::request_more(&socket, budget, reason).await {
             Ok(message) => ("You asked for more", message),
             Err(error) => ("You did not get through", format!("{error:#}")),
@@ -171,6 +174,25 @@ async fn request_more(socket: PathBuf, budget: String) -> Option<Notice> {
         reason::Reason::NoDialog => (
             "Say why you need more",
             "Run in a terminal: toktra-agent budget request --reason \"your reason\"".to_owned(),
+        ),
+    };
+    Some(Notice { urgency: Urgency::Normal, summary: summary.to_owned(), body })
+}
+
+/// Asks the user for other privacy hours and sets them; what there is to say of it.
+async fn configure_schedule(socket: PathBuf, windows: &str) -> Option<Notice> {
+    let (summary, body) = match reason::ask(&reason::SCHEDULE, windows).await {
+        reason::Reason::Given(text) => {
+            let windows = text.split(';').map(str::trim).filter(|window| !window.is_empty());
+            match link::set_privacy(&socket, windows.map(str::to_owned).collect()).await {
+                Ok(()) => ("Privacy hours are set", "Nothing is recorded in them.".to_owned()),
+                Err(error) => ("Privacy hours are as before", format!("{error:#}")),
+            }
+        }
+        reason::Reason::Withheld => return None,
+        reason::Reason::NoDialog => (
+            "Set privacy hours in a terminal",
+            "Run: toktra-agent privacy set \"mon-fri 18:00-09:00\"".to_owned(),
         ),
     };
     Some(Notice { urgency: Urgency::Normal, summary: summary.to_owned(), body })

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 use toktra_menu::words::{self, MESSAGE_LIMIT, NAME_LIMIT, moment};
 use toktra_protocol::local::{IdentityPhase, Status};
+use toktra_protocol::privacy::PrivacyHours;
 use toktra_protocol::{Budget, UnixSeconds};
 
 const LABEL_WIDTH: usize = 14;
@@ -48,6 +49,9 @@ pub fn text(status: &Status, now: UnixSeconds, zone: &TimeZone) -> String {
     line("Directive", directive.unwrap_or_else(|| "none".to_owned()));
     line("Lock", status.lock.as_ref().map_or("no".to_owned(), |lock| format!("yes: {}", lock.message)));
     line("Block", block(status, now, zone));
+    if let Some(privacy) = &status.privacy {
+        line("Privacy hours", words::privacy_hours(privacy, now, zone));
+    }
     for (index, budget) in status.budgets.iter().enumerate() {
         line(if index == 0 { "Budgets" } else { "" }, words::glance(budget));
     }
@@ -87,6 +91,20 @@ pub fn budgets(status: &Status, now: UnixSeconds, zone: &TimeZone) -> String {
             words::distance(issued, now)
         );
     }
+    text
+}
+
+/// Privacy hours as text.
+pub fn privacy(privacy: &PrivacyHours, now: UnixSeconds, zone: &TimeZone) -> String {
+    let mut text = format!("Privacy hours: {}.\n", words::privacy_hours(privacy, now, zone));
+    if let Some(error) = &privacy.unreadable {
+        let _ = writeln!(text, "Your windows cannot be read; set them again: {error}");
+    }
+    for window in &privacy.windows {
+        let _ = writeln!(text, "  {}", words::window(window));
+    }
+    let zone = privacy.zone.as_deref().unwrap_or("this machine's zone");
+    let _ = writeln!(text, "Times are in {zone}. Nothing is recorded and no usage is sent in these hours.");
     text
 }
 

@@ -10,6 +10,7 @@
 //! | `revoked`, `unknown_device`, certificate refused | nothing is sent but one attempt a day if revoked, an hour if lost, or when the certificate was replaced; the spool keeps everything |
 //! | anything else, or no answer | back-off with full jitter, at least `Retry-After` |
 //!
+//! In privacy hours no batch goes: what was recorded before waits in the spool until they are over.
 //! A batch whose answer was lost is sent again under the same numbers; the backend counts
 //! it once.
 
@@ -107,6 +108,12 @@ impl Sender {
     /// Sends until the agent stops.
     pub async fn run(mut self) {
         while self.wait_for_work().await.is_some() {
+            if self.board.privacy().inside {
+                // Who asks meanwhile is told so where they ask.
+                self.asked.clear();
+                self.board.outside_privacy().await;
+                continue;
+            }
             let outcome = self.drain().await;
             let wait = match &outcome {
                 Ok(()) => None,
@@ -159,7 +166,8 @@ impl Sender {
         let start = *self.spooler.counts().borrow();
         let target = start.acknowledged + start.waiting;
         while self.spooler.counts().borrow().acknowledged < target {
-            if !self.send_one().await? {
+            // They may have begun since the last batch.
+            if self.board.privacy().inside || !self.send_one().await? {
                 break;
             }
         }

@@ -26,6 +26,18 @@ pub(crate) struct Attributed {
     pub(crate) heard_ms: u64,
     /// Bytes both ways at the last count.
     bytes: u64,
+    base: Base,
+}
+
+/// From where a flow's counts count.
+#[derive(Clone, Copy, Debug)]
+enum Base {
+    /// From its beginning.
+    Zero,
+    /// From the next counts on: what was carried up to them is nobody's.
+    Next,
+    /// From these counts on.
+    At(Counters),
 }
 
 /// What was decided of it.
@@ -67,7 +79,18 @@ impl Attributed {
             emitted_ms: now.monotonic_ms,
             heard_ms: now.monotonic_ms,
             bytes: 0,
+            base: Base::Zero,
         }
+    }
+
+    /// What it carries up to the next counts is not counted, and nothing of it is kept.
+    pub(crate) fn rebase(&mut self) {
+        self.base = Base::Next;
+    }
+
+    /// It lives on, uncounted.
+    pub(crate) fn hear(&mut self, now: Now) {
+        self.heard_ms = now.monotonic_ms;
     }
 
     /// Whether it is older than the capture.
@@ -105,6 +128,16 @@ impl Attributed {
             self.heard_ms = now.monotonic_ms;
         }
         self.bytes = bytes;
+        let counters = match self.base {
+            Base::Zero => counters,
+            Base::At(base) => since(base, counters),
+            Base::Next => {
+                self.base = Base::At(counters);
+                // Its handshake, and the request to which a reply may be on its way, are over.
+                self.meter = Meter::of_old_flow(now.monotonic_ms);
+                return;
+            }
+        };
         if self.standing != Standing::Refused {
             let basis = self.basis(catalog, now.wall);
             self.meter.sample(now.monotonic_ms, counters, &basis);
@@ -164,6 +197,19 @@ impl Attributed {
             is_api: matches!(self.service.kind, Kind::Api | Kind::Cloud),
             wall_unix_s: wall.0,
         }
+    }
+}
+
+/// What was carried after `base`. Of the handshake nothing was.
+fn since(base: Counters, counters: Counters) -> Counters {
+    Counters {
+        bytes_out: counters.bytes_out.saturating_sub(base.bytes_out),
+        bytes_in: counters.bytes_in.saturating_sub(base.bytes_in),
+        turns: counters.turns.map(|turns| turns.saturating_sub(base.turns.unwrap_or(0))),
+        handshake: None,
+        inbound_active_ms: counters
+            .inbound_active_ms
+            .map(|active_ms| active_ms.saturating_sub(base.inbound_active_ms.unwrap_or(0))),
     }
 }
 

@@ -15,6 +15,13 @@
 //! | QUIC, name not readable | dropped if its program speaks to that provider | let through again |
 //! | older than the capture, not attributed | let through, and cut as soon as its address is known | |
 //!
+//! In privacy hours a provider's flow is let through and known, since it may outlive them, but none of its
+//! counts is kept. What it carried up to the last counts read before they begin is recorded at once, under
+//! a minute before them; the first counts read after they end are where its counting begins anew. So no byte
+//! from within is counted, and of what is outside at most what flows between two readings is missing at
+//! each edge. Nobody's attempt is recorded, and nothing is learned of who speaks to whom, unless a lock
+//! blocks it.
+//!
 //! Invariants: a record names no host that the catalogue does not; a name that is nobody's
 //! is dropped where it was read; bytes in records add up to the last counts; every table has
 //! a limit, and what exceeds one is let through and counted ([`Engine::limits_hit`]).
@@ -25,6 +32,7 @@ mod attributed;
 mod labels;
 mod nameless;
 mod outbox;
+mod privacy;
 mod table;
 mod undecided;
 
@@ -33,6 +41,7 @@ use std::net::SocketAddr;
 pub use table::{Engine, Limits, LimitsHit};
 pub use toktra_meter::{Counters, Handshake};
 pub use toktra_policy::Policy;
+pub use toktra_policy::hours::Hours;
 use toktra_protocol::{EventBody, Minute, UnixSeconds};
 
 /// A capture's name for a flow: unique among the flows that live (on Linux the socket cookie).

@@ -6,7 +6,7 @@ use std::fmt;
 use toktra_catalog::Catalog;
 use toktra_meter::{Counters, Meter};
 use toktra_policy::{Decision, Policy, Situation};
-use toktra_protocol::{EventBody, NameSource, UnixSeconds};
+use toktra_protocol::{EventBody, NameSource};
 
 use crate::addresses::{Addresses, Owner, Waiting};
 use crate::attempts::{Attempts, Tell};
@@ -14,6 +14,7 @@ use crate::attributed::{Attributed, Standing, Who};
 use crate::labels::Labels;
 use crate::nameless::{Nameless, looks_like_quic};
 use crate::outbox::Outbox;
+use crate::privacy::{Privacy, Turn};
 use crate::undecided::{self, Named, Outcome, Piece, Undecided};
 use crate::{FlowEvent, FlowId, Now, Opened, Record, Transport, Verdict};
 
@@ -64,6 +65,7 @@ pub struct Engine {
     block_over_ms: Option<u64>,
     /// As of the last tick.
     was_blocking: bool,
+    privacy: Privacy,
     limits: Limits,
     undecided: HashMap<FlowId, Undecided>,
     undecided_bytes: usize,
@@ -92,6 +94,7 @@ impl Engine {
             policy: Policy::default(),
             block_over_ms: None,
             was_blocking: false,
+            privacy: Privacy::default(),
             limits,
             undecided: HashMap::new(),
             undecided_bytes: 0,
@@ -110,6 +113,7 @@ impl Engine {
 
     /// Takes in what the capture saw and says what to do with the flow.
     pub fn handle(&mut self, now: Now, flow: FlowId, event: FlowEvent<'_>) -> Verdict {
+        self.turn(now);
         match event {
             FlowEvent::Opened(opened) => self.open(now, flow, &opened),
             FlowEvent::Outbound { position, bytes } => {
@@ -130,9 +134,33 @@ impl Engine {
         let known = self.block_over_ms.filter(|_| self.policy.block_until == policy.block_until);
         self.block_over_ms = over_ms.map(|over_ms| known.map_or(over_ms, |known| known.min(over_ms)));
         self.policy = policy;
+        self.privacy.forget();
+        self.turn(now);
         self.lapse(now);
         self.decide_anew(now);
         std::mem::take(&mut self.to_cut)
+    }
+
+    /// Enters or leaves privacy hours, if they have begun or ended.
+    fn turn(&mut self, now: Now) {
+        match self.privacy.turn(&self.policy.hours, now.wall) {
+            Turn::Stays => return,
+            Turn::Begins { last_minute } | Turn::Passed { last_minute } => {
+                let mut bodies = Vec::new();
+                for flow in self.attributed.values_mut() {
+                    // Up to the last counts that were read before: what came since is not told apart.
+                    bodies.extend(flow.usage(self.catalog, now));
+                    flow.rebase();
+                }
+                for body in bodies {
+                    self.outbox.push(self.limits.records, Record { minute: last_minute, body });
+                }
+                self.undecided.values_mut().for_each(|flow| flow.private = true);
+            }
+            // Flows opened meanwhile have their mark.
+            Turn::Ends => {}
+        }
+        self.decide_anew(now);
     }
 
     /// Decides of every open flow once more: cuts what is blocked now, lets go what is no longer.
@@ -140,8 +168,8 @@ impl Engine {
         let open: Vec<FlowId> = self.attributed.keys().copied().collect();
         for id in open {
             let Some(flow) = self.attributed.get_mut(&id) else { continue };
-            match (decide(self.catalog, &self.policy, now.wall, flow), flow.standing) {
-                (Decision::Meter, Standing::Metered) => {}
+            match (decide(self.catalog, &self.policy, &self.privacy, now, flow), flow.standing) {
+                (Decision::Meter | Decision::Unrecorded, Standing::Metered) => {}
                 (Decision::Pass, _) => {
                     self.attributed.remove(&id);
                 }
@@ -153,7 +181,7 @@ impl Engine {
                     self.to_cut.push(id);
                 }
                 (Decision::Block(_), _) => {}
-                (Decision::Meter, _) => {
+                (Decision::Meter | Decision::Unrecorded, _) => {
                     // Its datagram socket may live on, and the next connection to the server be the same flow.
                     if flow.let_go() {
                         self.found.push(id);
@@ -165,10 +193,10 @@ impl Engine {
     }
 
     fn decide_nameless(&mut self, now: Now) {
-        let (catalog, policy) = (self.catalog, &self.policy);
+        let (catalog, policy, private) = (self.catalog, &self.policy, self.privacy.lasts());
         let (dropped, freed) = self.nameless.decide(|speaker| {
             let provider = catalog.provider(speaker.service).id.as_str();
-            let situation = Situation { now: now.wall, host: &speaker.host, provider };
+            let situation = Situation { now: now.wall, private, host: &speaker.host, provider };
             matches!(policy.decide(&situation), Decision::Block(_))
         });
         self.to_cut.extend(dropped);
@@ -178,8 +206,9 @@ impl Engine {
     /// To be called at least every few seconds: emits records of flows that live on,
     /// forgets what is stale; returns flows whose verdict changed to `Block`.
     pub fn tick(&mut self, now: Now) -> Vec<FlowId> {
+        self.turn(now);
         self.lapse(now);
-        let blocking = self.policy.is_blocking(now.wall);
+        let blocking = self.is_strict(now);
         if std::mem::replace(&mut self.was_blocking, blocking) != blocking {
             self.decide_anew(now);
         }
@@ -217,7 +246,7 @@ impl Engine {
 
     /// Whether packets beyond a hello should wait for the verdict.
     pub fn is_strict(&self, now: Now) -> bool {
-        self.policy.is_blocking(now.wall)
+        self.policy.is_blocking(now.wall, self.privacy.lasts())
     }
 
     /// How often a limit was hit since the start.
@@ -251,6 +280,7 @@ impl Engine {
         undecided.user_account = who.user_account;
         undecided.application = who.application;
         undecided.asked = asked;
+        undecided.private = self.privacy.lasts();
         self.undecided.insert(flow, undecided);
         Verdict::NeedMore
     }
@@ -318,9 +348,14 @@ impl Engine {
         let learned = named.direct.then(|| Owner { service: named.service, host: named.host.clone() });
         let meter = Meter::new(undecided.opened_ms, undecided.bytes() as u64);
         let who = Who { user_account: undecided.user_account, application: undecided.application };
-        let attributed = Attributed::new(now, named, who, undecided.transport, meter, false);
+        let mut attributed = Attributed::new(now, named, who, undecided.transport, meter, false);
+        if undecided.private {
+            attributed.rebase();
+        }
         let verdict = self.attribute(now, flow, attributed);
-        if let Some(owner) = learned.filter(|owner| !self.policy.is_own(&owner.host)) {
+        if let Some(owner) =
+            learned.filter(|owner| self.remembers(verdict) && !self.policy.is_own(&owner.host))
+        {
             for (id, waiting) in self.addresses.learn(now.monotonic_ms, undecided.remote, owner.clone()) {
                 self.find(now, id, waiting, owner.clone());
             }
@@ -357,9 +392,10 @@ impl Engine {
 
     /// Decides what becomes of a provider's flow, and keeps it.
     fn attribute(&mut self, now: Now, flow: FlowId, mut attributed: Attributed) -> Verdict {
-        match decide(self.catalog, &self.policy, now.wall, &attributed) {
+        match decide(self.catalog, &self.policy, &self.privacy, now, &attributed) {
             Decision::Pass => return Verdict::Ignore,
             Decision::Meter => {}
+            Decision::Unrecorded => attributed.rebase(),
             Decision::Block(reason) => {
                 attributed.standing = Standing::Refused;
                 let cut = attributed.is_partial();
@@ -369,7 +405,9 @@ impl Engine {
         }
         let verdict = attributed.verdict();
         let who = attributed.who();
-        self.nameless.speaks(now.monotonic_ms, &who, attributed.service, &attributed.host);
+        if self.remembers(verdict) {
+            self.nameless.speaks(now.monotonic_ms, &who, attributed.service, &attributed.host);
+        }
         if verdict == Verdict::Block {
             self.decide_nameless(now);
         }
@@ -377,13 +415,22 @@ impl Engine {
             self.attributed.insert(flow, attributed);
             return verdict;
         }
-        self.outbox.lose(now.wall.minute());
+        self.lose(now);
         if verdict == Verdict::Block { Verdict::Block } else { Verdict::Ignore }
+    }
+
+    /// Whether it may be learned from a flow who speaks to whom. In privacy hours only for a lock.
+    fn remembers(&self, verdict: Verdict) -> bool {
+        !self.privacy.lasts() || verdict == Verdict::Block
     }
 
     fn count(&mut self, now: Now, flow: FlowId, counters: Counters) -> Verdict {
         if let Some(attributed) = self.attributed.get_mut(&flow) {
-            attributed.count(self.catalog, now, counters);
+            if self.privacy.lasts() {
+                attributed.hear(now);
+            } else {
+                attributed.count(self.catalog, now, counters);
+            }
             return attributed.verdict();
         }
         if self.undecided.contains_key(&flow) { Verdict::NeedMore } else { Verdict::Ignore }
@@ -419,15 +466,26 @@ impl Engine {
         }
     }
 
+    /// Nothing passes here in privacy hours.
     fn record(&mut self, now: Now, body: EventBody) {
+        if self.privacy.lasts() {
+            return;
+        }
         if let EventBody::Blocked(blocked) = &body {
             match self.attempts.tell(now.wall.minute(), blocked) {
                 Tell::Yes => {}
                 Tell::Told => return,
-                Tell::TooMany => return self.outbox.lose(now.wall.minute()),
+                Tell::TooMany => return self.lose(now),
             }
         }
         self.outbox.push(self.limits.records, Record { minute: now.wall.minute(), body });
+    }
+
+    /// Counts a record that could not be made, unless none was to be made.
+    fn lose(&mut self, now: Now) {
+        if !self.privacy.lasts() {
+            self.outbox.lose(now.wall.minute());
+        }
     }
 }
 
@@ -447,9 +505,15 @@ impl fmt::Debug for Engine {
     }
 }
 
-fn decide(catalog: &'static Catalog, policy: &Policy, now: UnixSeconds, flow: &Attributed) -> Decision {
+fn decide(
+    catalog: &'static Catalog,
+    policy: &Policy,
+    privacy: &Privacy,
+    now: Now,
+    flow: &Attributed,
+) -> Decision {
     let provider = catalog.provider(flow.service).id.as_str();
-    policy.decide(&Situation { now, host: &flow.host, provider })
+    policy.decide(&Situation { now: now.wall, private: privacy.lasts(), host: &flow.host, provider })
 }
 
 fn of_address(owner: Owner) -> Named {

@@ -23,6 +23,8 @@ pub(crate) struct Undecided {
     /// The name that the application asked for, if it is a provider's.
     pub(crate) asked: Option<Named>,
     pub(crate) opened_ms: u64,
+    /// Privacy hours have lasted since it opened, or do.
+    pub(crate) private: bool,
     reader: Reader,
     bytes: usize,
     pieces: u32,
@@ -71,6 +73,7 @@ impl Undecided {
             application: None,
             asked: None,
             opened_ms,
+            private: false,
             reader: Reader::Nothing,
             bytes: 0,
             pieces: 0,

@@ -62,6 +62,7 @@ fn policy(lock: bool, block: bool) -> Policy {
         block: block.then_some(budget),
         block_until: Some(UnixSeconds(WALL + 600)),
         own_hosts: vec!["ingest.acme.example".into()],
+        ..Policy::default()
     }
 }
 

@@ -1,7 +1,8 @@
 //! The live capture: one thread that waits for the kernel, the agent and signals at once.
 //! Invariants: it opens no network connection, holds no key and writes no file; whatever the
 //! agent does or fails to do, packets pass as the last seed said, and a block lapses by its own
-//! date; at the end the last counts go to the agent within [`FAREWELL_MS`].
+//! date; at the end the last counts go to the agent within [`FAREWELL_MS`]. Until the first seed of a run,
+//! nobody has told when privacy hours are, and nothing is recorded.
 
 use std::fs;
 use std::io::IsTerminal;
@@ -12,9 +13,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use jiff::tz::TimeZone;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use toktra_capture_linux::{Capture, Options, default_cgroup};
-use toktra_engine::{Engine, FlowEvent, FlowId, Now, Policy, Verdict};
+use toktra_engine::{Engine, FlowEvent, FlowId, Hours, Now, Policy, Verdict};
 use toktra_protocol::UnixSeconds;
 use toktra_protocol::local::{EXTENSION_SOCKET, Health, RUN_DIRECTORY, Seed};
 use tracing_subscriber::EnvFilter;
@@ -88,7 +90,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         health: Health::default(),
         next_tick_ms: 0,
         next_health_ms: HEALTH_MS,
+        seed: None,
+        zone: TimeZone::system(),
     };
+    let now = session.clock.now();
+    session.put_in_force(now);
     session.run_until(&stop)?;
     session.farewell();
     tracing::info!("detached");
@@ -105,6 +111,10 @@ struct Session {
     health: Health,
     next_tick_ms: u64,
     next_health_ms: u64,
+    /// What the agent said last.
+    seed: Option<Seed>,
+    /// The zone in which its hours were understood.
+    zone: TimeZone,
 }
 
 impl Session {
@@ -151,6 +161,16 @@ impl Session {
         if now.monotonic_ms >= self.next_health_ms {
             self.next_health_ms = now.monotonic_ms + HEALTH_MS;
             self.link.repeat_health();
+            self.follow_zone(now);
+        }
+    }
+
+    /// Whoever travels takes privacy hours along.
+    fn follow_zone(&mut self, now: Now) {
+        let zone = TimeZone::system();
+        if self.zone != zone {
+            self.zone = zone;
+            self.put_in_force(now);
         }
     }
 
@@ -174,8 +194,13 @@ impl Session {
     }
 
     fn apply(&mut self, now: Now, seed: Seed) {
-        let Seed { version: _, acknowledged: _, lock, block, block_until, own_hosts } = seed;
-        for flow in self.engine.apply(now, Policy { lock, block, block_until, own_hosts }) {
+        self.seed = Some(seed);
+        self.put_in_force(now);
+    }
+
+    fn put_in_force(&mut self, now: Now) {
+        let policy = self.seed.as_ref().map_or_else(unseeded, |seed| policy(seed, &self.zone));
+        for flow in self.engine.apply(now, policy) {
             self.capture.set_verdict(flow, Verdict::Block);
         }
         self.capture.set_strict(self.engine.is_strict(now));
@@ -215,6 +240,22 @@ impl Session {
             // A time-out or a signal only means to look again.
             let _ = rustix::event::poll(&mut waiting, Some(&timeout));
         }
+    }
+}
+
+/// What is in force before the agent has said anything.
+fn unseeded() -> Policy {
+    Policy { hours: Hours::Unknown, ..Policy::default() }
+}
+
+fn policy(seed: &Seed, zone: &TimeZone) -> Policy {
+    let hours = || Hours::new(seed.privacy.clone(), zone.clone());
+    Policy {
+        lock: seed.lock.clone(),
+        block: seed.block.clone(),
+        block_until: seed.block_until,
+        own_hosts: seed.own_hosts.clone(),
+        hours: if seed.privacy_unreadable { Hours::Unknown } else { hours() },
     }
 }
 

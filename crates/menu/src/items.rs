@@ -1,11 +1,12 @@
 //! The items from top to bottom, and the lines of the tooltip.
 
 use toktra_protocol::local::Status;
+use toktra_protocol::privacy::Source;
 use toktra_protocol::{Budget, UnixSeconds};
 
 use crate::state::{block_in_force, directive_age_s};
 use crate::words::{self, MESSAGE_LIMIT, NAME_LIMIT};
-use crate::{PersonalMode, PrivacyHours, Situation};
+use crate::{PersonalMode, Situation};
 
 /// Budgets beyond the first that are shown.
 const OTHERS_LIMIT: usize = 8;
@@ -19,6 +20,11 @@ pub enum Action {
     RequestMore {
         /// The budget's identifier.
         budget: String,
+    },
+    /// Ask the user for other privacy hours.
+    ConfigureSchedule {
+        /// Those that are in force, as they are written, between semicolons.
+        windows: String,
     },
 }
 
@@ -62,8 +68,7 @@ pub fn items(headline: &str, situation: &Situation<'_>) -> Vec<Item> {
     items.push(Item::Separator);
     items.extend(budgets(situation));
     items.push(Item::Separator);
-    items.push(Item::Line(privacy_hours(situation)));
-    items.push(Item::Line("Configure Schedule… (not in this version)".to_owned()));
+    items.extend(privacy_hours(situation));
     items.push(Item::Line(personal_mode(situation.personal)));
     items.push(Item::Separator);
     items.push(Item::Submenu { label: "What is recorded".to_owned(), items: recorded(situation.status) });
@@ -132,14 +137,22 @@ fn request_more(budget: &Budget) -> Item {
     }
 }
 
-fn privacy_hours(situation: &Situation<'_>) -> String {
-    match situation.privacy {
-        None => "Privacy Hours (not in this version)".to_owned(),
-        Some(PrivacyHours { until: Some(until) }) if situation.now < until => {
-            format!("Privacy Hours: until {}", words::date(until, situation.zone))
-        }
-        Some(_) => "Privacy Hours: not now".to_owned(),
-    }
+fn privacy_hours(situation: &Situation<'_>) -> Vec<Item> {
+    let Some(hours) = situation.privacy() else {
+        return vec![Item::Line("Privacy Hours: the agent does not say".to_owned())];
+    };
+    let label = format!("Privacy Hours: {}", words::privacy_hours(hours, situation.now, situation.zone));
+    let windows: Vec<Item> =
+        hours.windows.iter().map(|window| Item::Line(capital(&words::window(window)))).collect();
+    let own = hours.windows.iter().filter(|one| one.source == Source::Own);
+    let own: Vec<String> = own.map(|one| one.window.to_string()).collect();
+    vec![
+        if windows.is_empty() { Item::Line(label) } else { Item::Submenu { label, items: windows } },
+        Item::Command {
+            label: "Configure Schedule…".to_owned(),
+            action: Action::ConfigureSchedule { windows: own.join("; ") },
+        },
+    ]
 }
 
 fn personal_mode(personal: Option<PersonalMode>) -> String {
@@ -231,6 +244,7 @@ fn capital(words: &str) -> String {
 mod tests {
     use jiff::tz::TimeZone;
     use toktra_protocol::Lock;
+    use toktra_protocol::privacy::{PrivacyHours, SourcedWindow};
 
     use super::*;
     use crate::MenuModel;
@@ -251,6 +265,36 @@ mod tests {
             .collect()
     }
 
+    fn privacy() -> PrivacyHours {
+        let window = |text: &str, source| SourcedWindow { window: text.parse().unwrap(), source };
+        PrivacyHours {
+            changes_at: Some(NOW.plus(7_200)),
+            windows: vec![
+                window("mon-fri 18:00-09:00", Source::Administrator),
+                window("sat,sun 00:00-24:00", Source::Own),
+            ],
+            ..PrivacyHours::default()
+        }
+    }
+
+    #[test]
+    fn while_privacy_hours_last_it_says_until_when_and_offers_the_users_own_to_be_changed() {
+        let hours = PrivacyHours { active: true, ..privacy() };
+        let status = Status { privacy: Some(hours), ..well() };
+        let model = MenuModel::new(&situation(Some(&status), &TimeZone::UTC));
+        assert_eq!(model.headline, "Privacy hours: nothing is recorded until Mon 23 Nov 2026, 20:53");
+        let action = Action::ConfigureSchedule { windows: "sat,sun 00:00-24:00".into() };
+        assert!(
+            model
+                .items
+                .iter()
+                .any(|item| matches!(item, Item::Command { action: one, .. } if *one == action))
+        );
+        let never = PrivacyHours { active: true, ..PrivacyHours::default() };
+        let status = Status { privacy: Some(never), ..well() };
+        assert!(menu(Some(&status)).contains("Privacy Hours: now, and at all hours\n[Configure"));
+    }
+
     fn menu(status: Option<&Status>) -> String {
         lines(&MenuModel::new(&situation(status, &TimeZone::UTC)).items).join("\n")
     }
@@ -259,7 +303,11 @@ mod tests {
     fn the_whole_menu_of_an_ordinary_day() {
         let mut other = budget(9_000_000, 900_000);
         other.name = "Acme".into();
-        let status = Status { budgets: vec![budget(12_300_000, 4_700_000), other], ..well() };
+        let status = Status {
+            budgets: vec![budget(12_300_000, 4_700_000), other],
+            privacy: Some(privacy()),
+            ..well()
+        };
         assert_eq!(
             menu(Some(&status)),
             "Normal: 61 % of Research left
@@ -277,8 +325,10 @@ Period: monthly, ends Mon 30 Nov 2026, 17:33 (in 6 days)
     Period: monthly, ends Mon 30 Nov 2026, 17:33 (in 6 days)
     [Request more…]
 --
-Privacy Hours (not in this version)
-Configure Schedule… (not in this version)
+Privacy Hours: not now, from Mon 23 Nov 2026, 20:53 (in 2 h) >
+    Mon-fri 18:00-09:00 (set by your administrator)
+    Sat,sun 00:00-24:00
+[Configure Schedule…]
 Personal Mode (not in this version)
 --
 What is recorded >

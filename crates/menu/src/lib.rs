@@ -14,6 +14,7 @@ pub mod words;
 
 use jiff::tz::TimeZone;
 use toktra_protocol::local::Status;
+use toktra_protocol::privacy::PrivacyHours;
 use toktra_protocol::{Budget, UnixSeconds};
 
 pub use icon::{Icon, Pixmap, SIZES};
@@ -26,21 +27,12 @@ pub use state::State;
 pub struct Situation<'a> {
     /// What the agent last said; `None` while it is away.
     pub status: Option<&'a Status>,
-    /// Privacy hours; `None` where this version does not have them.
-    pub privacy: Option<PrivacyHours>,
     /// Personal mode; `None` where this version does not have it.
     pub personal: Option<PersonalMode>,
     /// The wall clock.
     pub now: UnixSeconds,
     /// In which times are written.
     pub zone: &'a TimeZone,
-}
-
-/// Hours in which nothing is recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrivacyHours {
-    /// While they last: when they end.
-    pub until: Option<UnixSeconds>,
 }
 
 /// A mode in which use goes to the person's own ledger.
@@ -85,5 +77,10 @@ impl<'a> Situation<'a> {
     /// The budgets that apply, least left first.
     fn budgets(&self) -> &'a [Budget] {
         self.status.map_or(&[], |status| &status.budgets)
+    }
+
+    /// Privacy hours, as far as the agent has said.
+    fn privacy(&self) -> Option<&'a PrivacyHours> {
+        self.status?.privacy.as_ref()
     }
 }

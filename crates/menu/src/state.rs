@@ -94,7 +94,7 @@ fn is_locked(situation: &Situation<'_>) -> bool {
 }
 
 fn is_private(situation: &Situation<'_>) -> bool {
-    situation.privacy.and_then(|hours| hours.until).is_some_and(|until| situation.now < until)
+    situation.privacy().is_some_and(|hours| words::is_private(hours, situation.now))
 }
 
 fn is_personal(situation: &Situation<'_>) -> bool {
@@ -156,10 +156,10 @@ fn said_of(state: State, situation: &Situation<'_>) -> Option<String> {
         State::Normal => Some(glance().unwrap_or_else(|| "no budget applies".to_owned())),
         State::Warning => glance(),
         State::Blocked => block_in_force(status?, situation.now).map(words::why_blocked),
-        State::PrivacyHours => situation
-            .privacy
-            .and_then(|hours| hours.until)
-            .map(|until| format!("nothing is recorded until {}", words::date(until, situation.zone))),
+        State::PrivacyHours => Some(match situation.privacy()?.changes_at {
+            Some(until) => format!("nothing is recorded until {}", words::date(until, situation.zone)),
+            None => "nothing is recorded".to_owned(),
+        }),
         State::Personal => Some("your employer cannot see what you use".to_owned()),
         State::Locked => Some("an administrator blocks every provider".to_owned()),
         State::Degraded => status.map(wrong),
@@ -200,7 +200,8 @@ pub mod tests {
     use toktra_protocol::{Block, Budget, Code, DeviceId, Estimate, Lock};
 
     use super::*;
-    use crate::{MenuModel, PersonalMode, PrivacyHours};
+    use crate::{MenuModel, PersonalMode};
+    use toktra_protocol::privacy::PrivacyHours;
 
     pub const NOW: UnixSeconds = UnixSeconds(1_795_460_000);
 
@@ -247,7 +248,7 @@ pub mod tests {
     }
 
     pub fn situation<'a>(status: Option<&'a Status>, zone: &'a TimeZone) -> Situation<'a> {
-        Situation { status, privacy: None, personal: None, now: NOW, zone }
+        Situation { status, personal: None, now: NOW, zone }
     }
 
     fn state(status: Status) -> State {
@@ -263,21 +264,25 @@ pub mod tests {
             extension_connected: false,
             directive_issued_at: Some(UnixSeconds(NOW.0 - 1000)),
             degraded: vec!["something".into()],
+            privacy: Some(PrivacyHours {
+                active: true,
+                changes_at: Some(NOW.plus(60)),
+                ..PrivacyHours::default()
+            }),
             ..well()
         };
         let zone = TimeZone::UTC;
         let away = situation(None, &zone);
         assert_eq!(State::of(&away), State::Offline);
-        let mut situation = Situation {
-            privacy: Some(PrivacyHours { until: Some(NOW.plus(60)) }),
-            personal: Some(PersonalMode { on: true }),
-            ..situation(Some(&all), &zone)
-        };
+        let mut situation =
+            Situation { personal: Some(PersonalMode { on: true }), ..situation(Some(&all), &zone) };
         assert_eq!(State::of(&situation), State::Locked);
         let unlocked = Status { lock: None, ..all.clone() };
         situation.status = Some(&unlocked);
         assert_eq!(State::of(&situation), State::PrivacyHours);
-        situation.privacy = Some(PrivacyHours { until: Some(NOW) });
+        let over = PrivacyHours { active: true, changes_at: Some(NOW), ..PrivacyHours::default() };
+        let unlocked = Status { privacy: Some(over), ..unlocked.clone() };
+        situation.status = Some(&unlocked);
         assert_eq!(State::of(&situation), State::Personal);
         situation.personal = Some(PersonalMode { on: false });
         assert_eq!(State::of(&situation), State::Blocked);

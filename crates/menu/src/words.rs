@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use toktra_protocol::budget::{Period, Scope, Unit};
+use toktra_protocol::privacy::{PrivacyHours, Source, SourcedWindow};
 use toktra_protocol::{Block, Budget, Estimate, UnixSeconds};
 
 use crate::state;
@@ -185,6 +186,31 @@ pub fn what_blocked(block: &Block) -> String {
 /// What is blocked and why, in a few words.
 pub fn why_blocked(block: &Block) -> String {
     format!("{}, {}", what_blocked(block), state::reason(block.reason))
+}
+
+/// Whether privacy hours last, also if the agent has not been heard since they ended.
+pub fn is_private(hours: &PrivacyHours, now: UnixSeconds) -> bool {
+    hours.active && hours.changes_at.is_none_or(|until| now < until)
+}
+
+/// When privacy hours are: `now, until Mon 23 Nov 2026, 20:53 (in 2 h)`.
+pub fn privacy_hours(hours: &PrivacyHours, now: UnixSeconds, zone: &TimeZone) -> String {
+    let changes_at = hours.changes_at.filter(|&at| now < at).map(|at| moment(at, now, zone));
+    match (is_private(hours, now), changes_at) {
+        (true, Some(until)) => format!("now, until {until}"),
+        (true, None) => "now, and at all hours".to_owned(),
+        (false, Some(from)) if !hours.active => format!("not now, from {from}"),
+        (false, _) if hours.windows.is_empty() => "none are set".to_owned(),
+        (false, _) => "not now".to_owned(),
+    }
+}
+
+/// A window and whose it is.
+pub fn window(window: &SourcedWindow) -> String {
+    match window.source {
+        Source::Own => window.window.to_string(),
+        Source::Administrator => format!("{} (set by your administrator)", window.window),
+    }
 }
 
 /// A time for people, with how far it is.

@@ -10,10 +10,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::privacy::{PrivacyHours, Window};
 use crate::{Block, Budget, Code, DeviceId, EventBody, Lock, Minute, UnixSeconds};
 
-/// Version of these messages; peers of another version are refused with a clear error.
-pub const VERSION: u32 = 1;
+/// Version of these messages; peers of another version are refused with a clear error. An extension
+/// of version 1 knows no privacy hours and would record in them.
+pub const VERSION: u32 = 2;
 /// Largest frame, in bytes.
 pub const FRAME_LIMIT: usize = 256 * 1024;
 /// Directory of the sockets.
@@ -125,6 +127,12 @@ pub struct Seed {
     pub block_until: Option<UnixSeconds>,
     /// Hosts that are never blocked and never metered: the backend's own.
     pub own_hosts: Vec<String>,
+    /// When nothing is recorded, whosever the windows are: the extension acts on them alone.
+    #[serde(default)]
+    pub privacy: Vec<Window>,
+    /// The user's windows cannot be read, so that nothing may be recorded at all.
+    #[serde(default)]
+    pub privacy_unreadable: bool,
 }
 
 /// What a command line asks of the agent.
@@ -143,6 +151,11 @@ pub enum Ask {
         budget: Option<String>,
         /// Why, in the user's words.
         reason: String,
+    },
+    /// Put these in place of the user's own privacy hours; none are none. Root, and who sits at the machine.
+    SetPrivacy {
+        /// As [`Window`] is written.
+        windows: Vec<String>,
     },
 }
 
@@ -215,6 +228,9 @@ pub struct Status {
     /// A hard cap was in force, but the backend has been out of reach for so long that it was opened.
     #[serde(default)]
     pub cap_opened: bool,
+    /// Privacy hours; `None` while the agent is not running.
+    #[serde(default)]
+    pub privacy: Option<PrivacyHours>,
 }
 
 /// Where the device's identity stands.

@@ -1,4 +1,4 @@
-//! The commands about the user's own means: budgets, privacy hours, personal mode.
+//! The commands about the user's own means: budgets, personal mode.
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -82,11 +82,6 @@ fn request(places: &Places, budget: Option<String>, reason: String) -> anyhow::R
             Ok(NOT_RUNNING)
         }
     }
-}
-
-/// Says that this version has no privacy hours.
-pub fn privacy(json: bool) -> anyhow::Result<u8> {
-    unavailable(json, "Privacy hours are not in this version: while the agent runs, it counts at every hour.")
 }
 
 /// Says that this version has no personal mode.

@@ -63,6 +63,20 @@ pub async fn request_more(socket: &Path, budget: String, reason: String) -> anyh
     timeout(ANSWER_TIMEOUT, asked).await.context("the agent does not answer")?
 }
 
+/// Puts windows in place of the user's own privacy hours.
+pub async fn set_privacy(socket: &Path, windows: Vec<String>) -> anyhow::Result<()> {
+    let asked = async {
+        let mut stream =
+            ask(socket, &Ask::SetPrivacy { windows }).await.context("the agent is not running")?;
+        match answer(&mut stream, &mut Frames::default()).await? {
+            Answer::Status(_) => Ok(()),
+            Answer::Refused { reason } => bail!(reason),
+            Answer::Done { .. } => bail!("the agent answered something else"),
+        }
+    };
+    timeout(ANSWER_TIMEOUT, asked).await.context("the agent does not answer")?
+}
+
 async fn ask(socket: &Path, ask: &Ask) -> anyhow::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(&local::encode(ask)?).await?;

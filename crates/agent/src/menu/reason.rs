@@ -1,12 +1,27 @@
-//! Asks the user for a reason with whatever dialog the desktop has.
+//! Asks the user for a line of text with whatever dialog the desktop has.
 
 use std::io::ErrorKind;
 use std::process::Stdio;
 
 use tokio::process::Command;
 
-const TITLE: &str = "Toktra: request more";
-const QUESTION: &str = "Why do you need more of this budget? Your administrators will read it.";
+/// Why more of a budget is needed.
+pub const REQUEST: Question = Question {
+    title: "Toktra: request more",
+    text: "Why do you need more of this budget? Your administrators will read it.",
+};
+/// When nothing is to be recorded.
+pub const SCHEDULE: Question = Question {
+    title: "Toktra: privacy hours",
+    text: "When is nothing to be recorded? For example: mon-fri 18:00-09:00; sat,sun 00:00-24:00. A single semicolon for never.",
+};
+
+/// What to ask.
+#[derive(Debug)]
+pub struct Question {
+    title: &'static str,
+    text: &'static str,
+}
 
 /// What came of asking.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,12 +34,13 @@ pub enum Reason {
     NoDialog,
 }
 
-/// Asks, and waits for as long as the user takes.
-pub async fn ask() -> Reason {
+/// Asks, and waits for as long as the user takes. The answer begins as `filled`.
+pub async fn ask(question: &Question, filled: &str) -> Reason {
+    let Question { title, text } = question;
     let mut zenity = Command::new("zenity");
-    zenity.args(["--entry", "--title", TITLE, "--text", QUESTION]);
+    zenity.args(["--entry", "--title", title, "--text", text, "--entry-text", filled]);
     let mut kdialog = Command::new("kdialog");
-    kdialog.args(["--title", TITLE, "--inputbox", QUESTION]);
+    kdialog.args(["--title", title, "--inputbox", text, filled]);
     for mut dialog in [zenity, kdialog] {
         match dialog.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).output().await {
             Ok(output) if output.status.success() => return given(&output.stdout),
