@@ -144,6 +144,7 @@ impl<S: Store> Keeper<S> {
         self.elapsed = now;
         if away > LOOK_EVERY * 120 {
             tracing::info!(away_s = away.as_secs(), "The machine was asleep, or the agent held up.");
+            self.life.wake();
         }
     }
 

@@ -237,9 +237,17 @@ impl Life {
                 pace.not_before = pace.not_before.max(elapsed.saturating_add(pause));
             }
             pace.refused = Some(code);
-        } else if matches!(code, Code::CertificateExpired | Code::ClockSkew) {
+        } else if matches!(code, Code::CertificateExpired | Code::ClockSkew)
+            // Nor is a certificate less lost or revoked for having expired.
+            && pace.refused.is_none_or(|refused| pause(refused, 0).is_none())
+        {
             pace.refused = Some(code);
         }
+    }
+
+    /// The machine was asleep: attempts that failed before say nothing about the network it woke in.
+    pub fn wake(&mut self) {
+        (self.enrolment.failures, self.certificate.failures) = (0, 0);
     }
 
     /// Another request that showed the certificate held was answered: it is good.
@@ -385,6 +393,15 @@ mod tests {
         assert_eq!(life.phase(&facts(1_010.0)), IdentityPhase::Recovering);
         life.note(Step::Recover, Outcome::Done, Duration::ZERO, 0);
         assert_eq!(life.phase(&facts(1_010.0)), IdentityPhase::Enrolled);
+    }
+
+    #[test]
+    fn what_is_lost_is_not_said_to_recover_because_it_has_also_expired() {
+        let mut life = Life::default();
+        life.note(Step::Recover, refusal(Code::RecoveryClosed), Duration::ZERO, 0);
+        life.note_refusal(Code::CertificateExpired, Duration::ZERO, 0);
+        assert_eq!(life.phase(&facts(1_300.0)), IdentityPhase::Lost);
+        assert_eq!(life.refused(), Some(Code::RecoveryClosed));
     }
 
     #[test]

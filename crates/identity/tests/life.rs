@@ -135,7 +135,10 @@ impl World {
     fn happens(&mut self, event: &Event) {
         match *event {
             Event::Awake { seconds, reachable } => self.awake(seconds, reachable),
-            Event::Sleep { seconds } => self.now += seconds,
+            Event::Sleep { seconds } => {
+                self.now += seconds;
+                self.life.wake();
+            }
             Event::SetClock { by } => self.clock_off += by,
             Event::Restart => {
                 (self.life, self.booted, self.confirmed) = (Life::default(), self.now, false);
@@ -171,6 +174,22 @@ proptest! {
         } else {
             prop_assert_eq!(world.life.phase(&world.facts()), IdentityPhase::Lost);
         }
+    }
+
+    #[test]
+    fn a_sleeper_renews_in_the_minute_it_wakes_though_it_failed_before_and_the_network_is_late(
+        offline in HOUR..5 * DAY,
+        late in 0..20u64,
+        seed in any::<u64>(),
+    ) {
+        let mut world = World { random: seed, ..World::new() };
+        world.awake(HOUR, true);
+        world.happens(&Event::Sleep { seconds: 65 * DAY });
+        world.awake(offline, false);
+        world.happens(&Event::Sleep { seconds: 10 * DAY });
+        world.awake(late, false);
+        world.awake(60 - late, true);
+        prop_assert_eq!((world.life.phase(&world.facts()), world.issued), (IdentityPhase::Enrolled, 2));
     }
 
     #[test]
