@@ -20,6 +20,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 pub const SKEW_LIMIT_S: u64 = 120;
 /// A difference that is not one, in seconds: answers take time, and clocks are read in whole seconds.
 const NOISE_S: u64 = 5;
+/// An answer that took longer than any request may was slept over, and says what time it was before.
+const ANSWER_AGE: Duration = Duration::from_secs(120);
+/// What the clock that nobody sets may be off by, in seconds, since the backend was heard.
+const DRIFT_S: u64 = 24 * 60 * 60;
 
 /// A source of time; tests set their own.
 #[derive(Clone, Copy, Debug, Default)]
@@ -129,10 +133,20 @@ impl BackendTime {
         self.known().said.is_some()
     }
 
-    /// The backend has said the time, on a connection that was verified.
-    pub fn confirm(&self, time: UnixSeconds) {
+    /// Time since the machine started; for [`Self::confirm`].
+    pub fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    /// The backend has said the time, on a connection that was verified, when it was asked at this
+    /// time since the machine started.
+    pub fn confirm(&self, time: UnixSeconds, asked: Duration) {
+        let elapsed = self.clock.elapsed();
+        if elapsed.saturating_sub(asked) > ANSWER_AGE {
+            return;
+        }
         let mut known = self.known();
-        known.said = Some((time, self.clock.elapsed()));
+        known.said = Some((time, elapsed));
         known.newest = known.newest.max(time.0);
     }
 
@@ -147,9 +161,12 @@ impl BackendTime {
         known.newest = known.newest.max(time.0);
     }
 
-    /// The newest time that the backend is known to have lived.
+    /// No earlier time is believed: the newest that the backend is known to have lived, and what has
+    /// passed since it was heard in this run, which no one can turn back.
     pub fn newest(&self) -> UnixSeconds {
-        UnixSeconds(self.known().newest)
+        let newest = self.known().newest;
+        let passed = if self.is_confirmed() { self.now().0.saturating_sub(DRIFT_S) } else { 0 };
+        UnixSeconds(newest.max(passed))
     }
 
     /// By how much the wall clock is ahead (negative: behind), in seconds; zero if it is not worth
@@ -197,7 +214,7 @@ mod tests {
         let truth = Clock::System.now();
         by.lock().unwrap().ahead_s = 2 * YEAR_S;
         assert!(!time.is_confirmed() && time.now() >= truth.plus(2 * YEAR_S as u64));
-        time.confirm(truth);
+        time.confirm(truth, time.elapsed());
         assert!(time.now().0.abs_diff(truth.0) < 60 && time.ahead_s() >= 2 * YEAR_S - 60);
         by.lock().unwrap().ahead_s = -2 * YEAR_S;
         assert!(time.now().0.abs_diff(truth.0) < 60 && time.ahead_s() <= -2 * YEAR_S + 60);
@@ -214,6 +231,27 @@ mod tests {
         by.lock().unwrap().ahead_s = -2 * YEAR_S;
         time.remember(signed);
         assert_eq!((time.now(), time.newest(), time.is_confirmed()), (signed, signed, false));
+    }
+
+    #[test]
+    fn an_answer_that_the_machine_slept_over_says_nothing() {
+        let (by, time) = moved();
+        let (truth, asked) = (Clock::System.now(), time.elapsed());
+        by.lock().unwrap().slept = Duration::from_secs(60 * 24 * 60 * 60);
+        time.confirm(truth, asked);
+        assert!(!time.is_confirmed());
+        time.confirm(truth, time.elapsed());
+        assert!(time.is_confirmed());
+    }
+
+    #[test]
+    fn what_has_passed_since_the_backend_was_heard_is_not_turned_back() {
+        const DAY_S: u64 = 24 * 60 * 60;
+        let (by, time) = moved();
+        let truth = Clock::System.now();
+        time.confirm(truth, time.elapsed());
+        by.lock().unwrap().slept = Duration::from_secs(60 * DAY_S);
+        assert!(time.newest() >= truth.plus(59 * DAY_S));
     }
 
     #[test]

@@ -152,6 +152,7 @@ impl Host {
         let tls = watch::channel(tls).1;
         let host = Self { name: self.domain.api_host(), domain: self.domain.clone(), tls, link: None };
         let mut link = host.connect(config).await?;
+        let asked = self.tls.borrow().time().elapsed();
         let request = Request::get(enrol::TIME_PATH)
             .header(header::HOST, host.authority())
             .body(Full::new(Bytes::new()))
@@ -164,7 +165,7 @@ impl Host {
         }
         let time = host.tls.borrow();
         let known = time.time().is_confirmed();
-        time.time().confirm(server_time);
+        time.time().confirm(server_time, asked);
         if !known {
             tracing::warn!(
                 ahead_s = time.time().ahead_s(),
@@ -187,9 +188,10 @@ impl Host {
         if let Ok(host) = header::HeaderValue::from_str(&self.authority()) {
             request.headers_mut().insert(header::HOST, host);
         }
+        let asked = tls.time().elapsed();
         let response = self.exchange(&mut link, request, limit).await?;
         if let Some(date) = date(&response).and_then(|date| date.duration_since(UNIX_EPOCH).ok()) {
-            tls.time().confirm(UnixSeconds(date.as_secs()));
+            tls.time().confirm(UnixSeconds(date.as_secs()), asked);
         }
         self.link = Some((link, tls));
         self.judge(&response)

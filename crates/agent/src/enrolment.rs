@@ -129,7 +129,6 @@ pub async fn enrol(
     let answer = Host::api(domain, tls).ask(post(PATH, &body)?, ANSWER_TIMEOUT).await?;
     let mut response: EnrolResponse = serde_json::from_slice(&answer.body)
         .map_err(|error| anyhow::Error::from(error).context("the backend's answer is no enrolment"))?;
-    time.confirm(response.server_time);
     if let Some(known) = ca {
         judge_roots(known, &mut response.roots, domain, time).await;
     }
@@ -150,7 +149,6 @@ pub async fn renew(
     let answer = host.ask(post(RENEW_PATH, &body)?, ANSWER_TIMEOUT).await?;
     let mut response: RenewResponse = serde_json::from_slice(&answer.body)
         .map_err(|error| anyhow::Error::from(error).context("the backend's answer is no renewal"))?;
-    time.confirm(response.server_time);
     if let Some(known) = &credential.enrolled().ca {
         if !agrees(time) && !tls::vouch(known, &response.certificate_chain, time.now()) {
             return Err(anyhow::anyhow!(
