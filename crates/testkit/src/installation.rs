@@ -97,6 +97,8 @@ pub struct Installation {
     pub(crate) device: String,
     /// The last event that was looked at.
     pub(crate) seen: i64,
+    /// `TZ` of the device's processes, from their next start on.
+    zone: Option<String>,
     /// The lab it lives in.
     pub lab: Lab,
 }
@@ -113,6 +115,7 @@ impl Installation {
             password: uuid::Uuid::new_v4().simple().to_string(),
             device: String::new(),
             seen: 0,
+            zone: None,
             lab,
         };
         step("a backend on its embedded database, with an organisation and a department");
@@ -239,6 +242,13 @@ impl Installation {
         Ok(())
     }
 
+    /// Takes the device to another time zone, as `TZ` names or describes it: starts its two parts again there.
+    pub fn travel(&mut self, zone: &str) -> anyhow::Result<()> {
+        self.zone = Some(zone.to_owned());
+        self.restart(Part::Agent)?;
+        self.restart(Part::Extension)
+    }
+
     /// Stops all three as a service manager would, the last first.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         for part in Part::ALL.into_iter().rev() {
@@ -285,6 +295,9 @@ impl Installation {
                 command.arg("--socket").arg(self.state("run").join(EXTENSION_SOCKET));
             }
         }
+        if let Some(zone) = self.zone.as_ref().filter(|_| part != Part::Server) {
+            command.env("TZ", zone);
+        }
         Ok(command)
     }
 
@@ -301,8 +314,9 @@ impl Installation {
             Part::Server => TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
             Part::Agent => self.status().is_ok_and(|status| !status["device"].is_null()),
             Part::Extension => {
+                // It says how it is once it has its seed, before which it records nothing.
                 process.log().contains("capturing")
-                    && self.status().is_ok_and(|status| status["extension_connected"] == true)
+                    && self.status().is_ok_and(|status| !status["health"].is_null())
             }
         }
     }

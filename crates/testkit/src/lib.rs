@@ -6,6 +6,7 @@
 pub mod authority;
 pub mod capture_file;
 pub mod demo;
+pub mod fleet;
 pub mod installation;
 pub mod lab;
 pub mod member;
