@@ -14,6 +14,7 @@ mod exemption;
 mod initialise;
 mod ledger;
 mod prices;
+mod retention;
 mod tables;
 mod tokens;
 
@@ -65,6 +66,7 @@ async fn dispatch(Arguments { data, passphrase_file, command }: Arguments) -> an
         Command::Unlock { whom } => exemption::lock(&open(&data).await?, &whom, None).await,
         Command::Events { device, after } => ledger::events(&open(&data).await?, device, after).await,
         Command::Check => ledger::check(&open(&data).await?).await,
+        Command::Retention(command) => retention::retention(&open(&data).await?, command).await,
         Command::Audit(command) => audit::audit(&open(&data).await?, command).await,
         Command::Completions { shell } => {
             documents::completions(shell);

@@ -27,6 +27,7 @@ mod prices;
 mod refusal;
 mod refusals;
 mod renew;
+mod retention;
 mod roster;
 pub mod routes;
 pub mod serve;

@@ -35,6 +35,7 @@ use crate::authority;
 use crate::connections::{Activity, Places, UnderWay};
 use crate::peer::{Peer, Who};
 use crate::refusal::Refusal;
+use crate::retention;
 use crate::routes;
 use crate::tls::{Configurations, Host};
 
@@ -101,6 +102,7 @@ impl Server {
             tokio::spawn(watch_changes(Arc::clone(&server.app))),
             tokio::spawn(authority::follow(Arc::clone(&server))),
             tokio::spawn(renew(Arc::clone(&server))),
+            tokio::spawn(retention::keep_sweeping(Arc::clone(&server.app))),
         ];
         let mut connections = JoinSet::new();
         tokio::select! {

@@ -92,6 +92,9 @@ pub enum Command {
     },
     /// Balance the ledger against the events, one JSON object for each device; fails if one is uneven.
     Check,
+    /// How long data is kept.
+    #[command(subcommand)]
+    Retention(super::retention::Retention),
     /// Show the newest rows of the audit trail, or verify its chain.
     Audit(super::audit::Audit),
     /// Print a shell's completions.
