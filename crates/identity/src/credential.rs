@@ -16,7 +16,7 @@ use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::life::Term;
-use crate::{DeviceKey, DirectiveKey, KeyError};
+use crate::{DeviceKey, DirectiveKey, KeyError, machine};
 
 /// Most certificates in a chain.
 const CHAIN_LIMIT: usize = 8;
@@ -252,15 +252,18 @@ impl Application {
             ca: self.ca.as_deref(),
             token: &self.token,
             key: &key,
+            hardware: machine::hardware(),
         })
     }
 
-    pub(crate) fn from_json(json: &[u8]) -> Result<Self, CredentialError> {
+    /// The application, and whether it was made on this machine as far as that can be told.
+    pub(crate) fn from_json(json: &[u8]) -> Result<(Self, bool), CredentialError> {
         let stored: StoredApplication =
             serde_json::from_slice(json).map_err(|_| CredentialError::Malformed)?;
-        let StoredApplication { version, domain, ca, token, key } = stored;
+        let StoredApplication { version, domain, ca, token, key, hardware } = stored;
         let token = Zeroizing::new(token);
-        Ok(Self { domain, ca, token, key: decode(version, key)? })
+        let here = hardware.is_none_or(|made_on| machine::hardware().is_none_or(|this| this == made_on));
+        Ok((Self { domain, ca, token, key: decode(version, key)? }, here))
     }
 }
 
@@ -335,6 +338,8 @@ struct StoredApplicationRef<'a> {
     ca: Option<&'a str>,
     token: &'a str,
     key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hardware: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -344,4 +349,5 @@ struct StoredApplication {
     ca: Option<String>,
     token: String,
     key: String,
+    hardware: Option<String>,
 }

@@ -25,7 +25,8 @@ pub trait Store {
     fn candidate(&self, of: &Credential) -> Result<DeviceKey, StoreError>;
     /// Forgets the candidate.
     fn forget_candidate(&self) -> Result<(), StoreError>;
-    /// The application that waits for the backend's decision.
+    /// The application that waits for the backend's decision. None whose key has been certified: the
+    /// crash that left it is over; and one that came with another machine's disk has a key of its own.
     fn application(&self) -> Result<Option<Application>, StoreError>;
     /// Keeps an application.
     fn save_application(&self, application: &Application) -> Result<(), StoreError>;
@@ -154,8 +155,19 @@ impl<K: KeyStore> Store for KeyedStore<K> {
     }
 
     fn application(&self) -> Result<Option<Application>, StoreError> {
-        let content = self.keys.load(Item::Application)?;
-        Ok(content.map(|content| Application::from_json(&content)).transpose()?)
+        let Some(content) = self.keys.load(Item::Application)? else { return Ok(None) };
+        let (mut application, here) = Application::from_json(&content)?;
+        if self.credential().is_ok_and(|held| held.is_some_and(|held| held.has_key(&application.key))) {
+            // Asked with again, it would make another device.
+            self.forget_application()?;
+            return Ok(None);
+        }
+        if !here {
+            // Every machine made from the same image has it.
+            application.key = DeviceKey::generate().map_err(CredentialError::from)?;
+            self.save_application(&application)?;
+        }
+        Ok(Some(application))
     }
 
     fn save_application(&self, application: &Application) -> Result<(), StoreError> {
@@ -320,6 +332,26 @@ mod tests {
         assert_eq!((again.token.as_str(), again.key.pkcs8()), ("the-token", application.key.pkcs8()));
         store.save_credential(&credential()).unwrap();
         assert!(store.application().unwrap().is_none());
+    }
+
+    #[test]
+    fn machines_of_one_image_do_not_ask_with_one_key() {
+        let store = MemoryStore::default();
+        let key = DeviceKey::generate().unwrap();
+        let (domain, token) = ("acme.example".parse().unwrap(), Zeroizing::new("the-token".to_owned()));
+        store.save_application(&Application { domain, ca: None, token, key: key.clone() }).unwrap();
+        assert_eq!(store.application().unwrap().unwrap().key.pkcs8(), key.pkcs8());
+        let json = store.keys.load(Item::Application).unwrap().unwrap();
+        let mut json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        if json.get("hardware").is_none() {
+            return;
+        }
+        json["hardware"] = "another".into();
+        store.keys.save(Item::Application, json.to_string().as_bytes()).unwrap();
+        let here = store.application().unwrap().unwrap();
+        assert_ne!(here.key.pkcs8(), key.pkcs8());
+        assert_eq!(store.application().unwrap().unwrap().key.pkcs8(), here.key.pkcs8());
+        assert_eq!(here.token.as_str(), "the-token");
     }
 
     #[test]
