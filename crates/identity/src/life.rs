@@ -140,6 +140,18 @@ pub fn pause(code: Code, random: u64) -> Option<Duration> {
     Some(pause + fraction(pause / 10, random))
 }
 
+/// What is kept after a step was refused as this.
+pub fn keep(step: Step, code: Code) -> Keep {
+    match (step, code) {
+        (_, Code::KeyUsed) => Keep::NotTheKey,
+        (
+            Step::Enrol,
+            Code::Denied | Code::TokenUnknown | Code::TokenUsed | Code::TokenClosed | Code::TokenExpired,
+        ) => Keep::NotTheApplication,
+        _ => Keep::All,
+    }
+}
+
 /// What the device remembers of asking.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Life {
@@ -213,18 +225,7 @@ impl Life {
             Outcome::Refused { code, retry_after } => {
                 pace.refused = Some(code);
                 pace.refuse(code, retry_after, elapsed, random);
-                match (step, code) {
-                    (_, Code::KeyUsed) => Keep::NotTheKey,
-                    (
-                        Step::Enrol,
-                        Code::Denied
-                        | Code::TokenUnknown
-                        | Code::TokenUsed
-                        | Code::TokenClosed
-                        | Code::TokenExpired,
-                    ) => Keep::NotTheApplication,
-                    _ => Keep::All,
-                }
+                keep(step, code)
             }
         }
     }

@@ -9,11 +9,14 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
+use toktra_identity::life::{self, Keep, Step};
 use toktra_identity::{Application, Credential, DeviceKey, DeviceStore, Store as _};
 use toktra_protocol::{Code, ToktraDomain};
 use zeroize::Zeroizing;
 
-use super::{AWAITS_APPROVAL, ENROLLED_ALREADY, NOT_ENROLLED, REFUSED, UNREACHABLE, complain, runtime, say};
+use super::{
+    AWAITS_APPROVAL, ENROLLED_ALREADY, FAILED, NOT_ENROLLED, REFUSED, UNREACHABLE, complain, runtime, say,
+};
 use crate::clock::{BackendTime, Clock, SKEW_LIMIT_S};
 use crate::config::{self, Config};
 use crate::daemon::Places;
@@ -117,8 +120,11 @@ fn refused(store: &DeviceStore, error: &EnrolError) -> anyhow::Result<u8> {
     if error.is_temporary() {
         return Ok(UNREACHABLE);
     }
-    // Its token is of no use any more.
-    store.forget_application()?;
+    let Some(code) = error.code() else { return Ok(FAILED) };
+    // Else the daemon goes on with it: the token is nowhere else any more.
+    if life::keep(Step::Enrol, code) == Keep::NotTheApplication {
+        store.forget_application()?;
+    }
     Ok(REFUSED)
 }
 
