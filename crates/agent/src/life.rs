@@ -210,7 +210,12 @@ impl<S: Store> Keeper<S> {
     /// Asks with the application; whether the device is enrolled now.
     async fn enrol(&mut self) -> bool {
         let Some(application) = &self.application else { return false };
-        let outcome = match enrolment::enrol(application, &self.board.time, self.board.clock).await {
+        let answer = enrolment::enrol(application, &self.board.time, self.board.clock).await;
+        if self.store.mark() != self.seen {
+            // A command line was at it too, and what it left is what counts.
+            return false;
+        }
+        let outcome = match answer {
             Ok(credential) => match self.store.save_credential(&credential) {
                 Ok(()) => {
                     tracing::info!(device = %credential.enrolled().device, "The backend has enrolled the device.");
@@ -284,6 +289,9 @@ impl<S: Store> Keeper<S> {
         let key = self.store.candidate(credential).map_err(anyhow::Error::from)?;
         let host = Host::ingest(&credential.enrolled().domain, tls.subscribe());
         let renewed = enrolment::renew(credential, key, host, &self.board.time).await?;
+        if self.store.mark() != self.seen {
+            return Err(anyhow::anyhow!("what is stored was changed meanwhile").into());
+        }
         self.store.save_renewed(&renewed).map_err(anyhow::Error::from)?;
         Ok(renewed)
     }
