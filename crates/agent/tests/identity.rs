@@ -287,7 +287,7 @@ fn a_new_root_that_does_not_vouch_for_the_backend_is_not_taken() {
 }
 
 #[test]
-fn by_a_time_that_the_machine_contradicts_only_known_authorities_certify_and_none_is_replaced() {
+fn only_authorities_that_are_known_certify_a_device() {
     let backend = Backend::start();
     let device = device_with(&backend, DUE);
     let known = backend.ca_pem();
@@ -296,7 +296,7 @@ fn by_a_time_that_the_machine_contradicts_only_known_authorities_certify_and_non
         books.register.roots = Some(known.clone() + &stranger.pem);
         books.register.certifier = Some(Arc::new(stranger));
     });
-    let inside = device.start_inside(2 * 365 * DAY);
+    let inside = device.start_inside(0);
     backend.until("a certificate of a stranger", |books| books.register.issued.len() == 2);
     device.until("it waits", |status| phase(status) == IdentityPhase::Renewing);
     backend.change(|books| {
@@ -305,7 +305,56 @@ fn by_a_time_that_the_machine_contradicts_only_known_authorities_certify_and_non
     });
     inside.sleep(MINUTE);
     device.until("it is renewed", |status| phase(status) == IdentityPhase::Enrolled);
+    connected(&device).deliver(1);
+    assert!(flush(&device));
+}
+
+#[test]
+fn by_a_time_that_the_machine_contradicts_no_authorities_are_taken() {
+    let backend = Backend::start();
+    let device = device_with(&backend, DUE);
+    let known = backend.ca_pem();
+    backend.change(|books| books.register.roots = Some(known.clone() + &Authority::new().pem));
+    let _inside = device.start_inside(2 * 365 * DAY);
+    backend.until("a new certificate", |books| books.register.issued.len() == 2);
+    device.until("it is renewed", |status| phase(status) == IdentityPhase::Enrolled);
     assert_eq!(roots(&device), known);
+}
+
+#[test]
+fn a_renewal_under_way_does_not_replace_a_device_that_was_enrolled_anew() {
+    let backend = Backend::start();
+    let mut device = device_with(&backend, DUE);
+    backend.change(|books| books.register.hold = true);
+    device.start();
+    backend.until("a renewal is under way", |books| books.register.held);
+    backend.change(|books| books.token_used = false);
+    let ca = device.path("ca.pem").display().to_string();
+    let again = ["enroll", "--again", "--domain", &backend.domain(), "--token", TOKEN, "--ca", &ca];
+    let output = device.command(&again);
+    assert!(output.status.success(), "{output:?}");
+    let chain = || {
+        let credential = FileStore::new(device.path("state")).credential().unwrap().unwrap();
+        credential.enrolled().certificate_chain.clone()
+    };
+    let anew = chain();
+    backend.change(|books| books.register.hold = false);
+    let long = |status: &Status| {
+        status.certificate_until.is_some_and(|at| at > Clock::System.now().plus(80 * 86_400))
+    };
+    device.until("it goes on", |status| phase(status) == IdentityPhase::Enrolled && long(status));
+    assert_eq!(chain(), anew);
+}
+
+#[test]
+fn a_token_outlives_a_refusal_that_is_not_of_the_token() {
+    let backend = Backend::start();
+    backend.change(|books| books.register.refuse = Some(Code::BadCsr));
+    let mut device = Device::configured(&backend);
+    assert_eq!(device.command(&["enroll"]).status.code(), Some(4));
+    backend.change(|books| books.register.refuse = None);
+    device.start();
+    device.until("it is enrolled", |status| phase(status) == IdentityPhase::Enrolled);
 }
 
 fn roots(device: &Device) -> String {

@@ -32,6 +32,10 @@ pub struct Register {
     pub refuse_renewal: Option<Code>,
     /// Certifies, but so many answers are lost.
     pub lose: u32,
+    /// Leaves renewals without an answer for now.
+    pub hold: bool,
+    /// Whether one waits, or has waited.
+    pub held: bool,
     /// Keys that enrolment or renewal was asked for.
     pub asked: Vec<Vec<u8>>,
     /// The authorities that renewals are told; the present one if it is left out.

@@ -147,6 +147,11 @@ impl Backend {
         self.books.lock().unwrap()
     }
 
+    fn note_held(&self) {
+        self.books().register.held = true;
+        self.changed.notify_all();
+    }
+
     pub fn change(&self, act: impl FnOnce(&mut Books)) {
         act(&mut self.books());
         self.changed.notify_all();
@@ -332,6 +337,11 @@ async fn answer(
         "/v1/renew" if backend.books().revoked => Err(Problem::new(Code::Revoked, "Ask an administrator.")),
         "/v1/renew" => match judge(true) {
             Ok(()) => {
+                let mut news = backend.news.subscribe();
+                while backend.books().register.hold {
+                    backend.note_held();
+                    news.changed().await?;
+                }
                 let expired = backend.books().register.has_expired(shown.as_ref(), now);
                 backend.renew(&body, expired).ok_or("the answer is lost")?
             }
