@@ -181,13 +181,14 @@ impl BackendTime {
         UnixSeconds(time.0.saturating_add_signed(self.ahead_s()))
     }
 
-    /// A minute that was read from the wall clock just now, put right if that is wrong.
+    /// A minute that was read from the wall clock lately, put right if that is wrong. None is before the
+    /// machine started, nor after now, whatever was done to the clock since it was read.
     pub fn minute(&self, read: Minute) -> Minute {
-        let ahead_s = self.ahead_s();
-        if ahead_s.unsigned_abs() <= SKEW_LIMIT_S {
-            return read;
-        }
-        Minute(read.0.saturating_add_signed(-(ahead_s / 60)))
+        let (now, ahead_s) = (self.now(), self.ahead_s());
+        let started = UnixSeconds(now.0.saturating_sub(self.clock.elapsed().as_secs()));
+        let off_min = if ahead_s.unsigned_abs() <= SKEW_LIMIT_S { 0 } else { ahead_s / 60 };
+        let right = Minute(read.0.saturating_add_signed(-off_min));
+        right.clamp(started.minute(), now.plus(SKEW_LIMIT_S).minute())
     }
 }
 
@@ -252,6 +253,20 @@ mod tests {
         time.confirm(truth, time.elapsed());
         by.lock().unwrap().slept = Duration::from_secs(60 * DAY_S);
         assert!(time.newest() >= truth.plus(59 * DAY_S));
+    }
+
+    #[test]
+    fn a_minute_that_was_read_before_the_clock_was_set_lies_between_start_and_now() {
+        let (by, time) = moved();
+        let elapsed = Clock::System.elapsed().as_secs();
+        for ahead_s in [-20 * YEAR_S, 20 * YEAR_S] {
+            by.lock().unwrap().ahead_s = ahead_s;
+            let read = Clock::Moved(by).now().minute();
+            by.lock().unwrap().ahead_s = 0;
+            let (minute, now) = (time.minute(read), Clock::System.now());
+            assert!(minute <= now.plus(SKEW_LIMIT_S).minute());
+            assert!(minute.0 + 1 >= UnixSeconds(now.0 - elapsed).minute().0, "{minute:?}");
+        }
     }
 
     #[test]
