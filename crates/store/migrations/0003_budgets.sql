@@ -4,6 +4,10 @@ ALTER TABLE organisations ADD COLUMN time_zone TEXT NOT NULL DEFAULT 'UTC'; -- I
 ALTER TABLE departments ADD COLUMN parent_id TEXT REFERENCES departments (id);
 ALTER TABLE users ADD COLUMN lock_message TEXT; -- as in devices; a device that enrols for the user takes it over
 
+-- What a scope's change tells is found by these, not by a walk over every device.
+CREATE INDEX devices_of_department ON devices (organisation_id, department_id);
+CREATE INDEX devices_of_user ON devices (organisation_id, user_id);
+
 CREATE TABLE flags (
     organisation_id TEXT NOT NULL REFERENCES organisations (id),
     name TEXT NOT NULL, -- for example FF_BUDGET_HARD_CAPS
@@ -28,6 +32,41 @@ CREATE TABLE spend_daily (
     tokens_unpriced BIGINT NOT NULL, -- of tokens_point
     PRIMARY KEY (organisation_id, scope, scope_id, day)
 );
+
+-- What was spent before there were budgets. Here every time zone is UTC still and no department has a
+-- parent. Whose a device was is not known any more: its spend counts for the user that it has now.
+-- Added as doubles, exact up to 2^53, so that no claim of a device can overflow; a day's limit is 2^50.
+INSERT INTO spend_daily (organisation_id, scope, scope_id, day, tokens_low, tokens_point, tokens_high,
+    micros_low, micros_point, micros_high, tokens_unpriced)
+WITH counted (organisation_id, scope, scope_id, device_id, department_id) AS (
+    SELECT organisation_id, 'organisation', organisation_id, id, CAST(NULL AS TEXT) FROM devices
+    UNION ALL SELECT organisation_id, 'user', user_id, id, NULL FROM devices WHERE user_id IS NOT NULL
+    UNION ALL SELECT DISTINCT organisation_id, 'department', department_id, device_id, department_id
+        FROM usage_hourly WHERE department_id <> ''
+), sums (organisation_id, scope, scope_id, day, tokens_low, tokens_point, tokens_high,
+    micros_low, micros_point, micros_high, tokens_unpriced) AS (
+    SELECT c.organisation_id, c.scope, c.scope_id, h.hour / 24,
+        SUM(CAST(h.tokens_in_low AS DOUBLE PRECISION) + h.tokens_out_low),
+        SUM(CAST(h.tokens_in_point AS DOUBLE PRECISION) + h.tokens_out_point),
+        SUM(CAST(h.tokens_in_high AS DOUBLE PRECISION) + h.tokens_out_high),
+        SUM(CAST(h.cost_low_micros AS DOUBLE PRECISION)),
+        SUM(CAST(h.cost_point_micros AS DOUBLE PRECISION)),
+        SUM(CAST(h.cost_high_micros AS DOUBLE PRECISION)),
+        SUM(CAST(h.tokens_unpriced AS DOUBLE PRECISION))
+    FROM counted c
+    INNER JOIN usage_hourly h ON h.organisation_id = c.organisation_id AND h.device_id = c.device_id
+        AND (c.department_id IS NULL OR h.department_id = c.department_id)
+    GROUP BY c.organisation_id, c.scope, c.scope_id, h.hour / 24
+)
+SELECT organisation_id, scope, scope_id, day,
+    CAST(CASE WHEN tokens_low > 1125899906842624 THEN 1125899906842624 ELSE tokens_low END AS BIGINT),
+    CAST(CASE WHEN tokens_point > 1125899906842624 THEN 1125899906842624 ELSE tokens_point END AS BIGINT),
+    CAST(CASE WHEN tokens_high > 1125899906842624 THEN 1125899906842624 ELSE tokens_high END AS BIGINT),
+    CAST(CASE WHEN micros_low > 1125899906842624 THEN 1125899906842624 ELSE micros_low END AS BIGINT),
+    CAST(CASE WHEN micros_point > 1125899906842624 THEN 1125899906842624 ELSE micros_point END AS BIGINT),
+    CAST(CASE WHEN micros_high > 1125899906842624 THEN 1125899906842624 ELSE micros_high END AS BIGINT),
+    CAST(CASE WHEN tokens_unpriced > 1125899906842624 THEN 1125899906842624 ELSE tokens_unpriced END AS BIGINT)
+FROM sums;
 
 CREATE TABLE budgets (
     id TEXT PRIMARY KEY,

@@ -161,3 +161,71 @@ async fn note_change(transaction: &mut Transaction<'static, Sqlite>) -> Result<(
 fn column(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use toktra_protocol::UnixSeconds;
+
+    use super::*;
+    use crate::spend::SpendBalance;
+
+    /// What a server of before budgets left behind.
+    async fn before_budgets(path: &Path) {
+        let mut early = sqlx::migrate!("./migrations");
+        early.migrations = early.migrations.iter().take(2).cloned().collect();
+        let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+        let pool = SqlitePool::connect_with(options).await.unwrap();
+        early.run(&pool).await.unwrap();
+        let rows = [
+            "INSERT INTO organisations VALUES ('o', 'Acme', 0)",
+            "INSERT INTO departments (id, organisation_id, name, created_at) VALUES ('g', 'o', 'Research', 0)",
+            "INSERT INTO users VALUES ('u', 'o', 'g', 'ada@acme', 0)",
+            "INSERT INTO devices (id, organisation_id, department_id, user_id, hostname, platform,
+                agent_version, state, enrolled_at, acknowledged_sequence, directive_version)
+             VALUES ('adas', 'o', 'g', 'u', 'h', 'linux', '1', 'enrolled', 0, 3, 1),
+                ('nobodys', 'o', NULL, NULL, 'h', 'linux', '1', 'enrolled', 0, 1, 1)",
+            // Two days, two applications, and one sum that is as large as one can be.
+            "INSERT INTO usage_hourly VALUES
+                ('o', 'g', 'adas', '', 'node', 'p', 's', 480000, 1, 0, 1, 1, 1, 1, 2, 3, 10, 20, 30, 4, 5, 6, 7),
+                ('o', 'g', 'adas', '', 'curl', 'p', 's', 480023, 1, 0, 1, 1, 1, 1, 2, 3, 10, 20, 30, 4, 5, 6, 0),
+                ('o', 'g', 'adas', '', 'curl', 'p', 's', 480024, 1, 0, 1, 1, 1, 1, 2, 3, 10, 20, 30, 4, 5, 6, 0),
+                ('o', '', 'nobodys', '', '', 'p', 's', 480024, 1, 0, 1, 1, 1, 0, 100, 200, 0, 0, 0, 1, 1, 1, 0)",
+        ];
+        for row in rows {
+            sqlx::query(row).execute(&pool).await.unwrap();
+        }
+        pool.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_was_spent_before_there_were_budgets_counts_by_utc_day() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("toktra.db");
+        before_budgets(&path).await;
+        let store = Store::open(&path).await.unwrap();
+        let rows: Vec<(String, String, i64, i64, i64, i64, i64, i64)> = sqlx::query_as(
+            "SELECT scope, scope_id, day, tokens_low, tokens_point, tokens_high, micros_point, tokens_unpriced
+             FROM spend_daily ORDER BY scope, day",
+        )
+        .fetch_all(store.reader())
+        .await
+        .unwrap();
+        let row = |scope: &str, id: &str, day, low, point, high, micros, unpriced| {
+            (scope.to_owned(), id.to_owned(), day, low, point, high, micros, unpriced)
+        };
+        assert_eq!(
+            rows,
+            [
+                row("department", "g", 20000, 22, 44, 66, 10, 7),
+                row("department", "g", 20001, 11, 22, 33, 5, 0),
+                row("organisation", "o", 20000, 22, 44, 66, 10, 7),
+                row("organisation", "o", 20001, 11, 122, 233, 6, 0),
+                row("user", "u", 20000, 22, 44, 66, 10, 7),
+                row("user", "u", 20001, 11, 22, 33, 5, 0),
+            ]
+        );
+        let zone = period::Zone::UTC;
+        assert_eq!(zone.day(UnixSeconds(480_024 * 3600)).0, 20001, "the day that a budget asks for");
+        assert!(spend::balances(&store).await.unwrap().iter().all(SpendBalance::is_even));
+    }
+}

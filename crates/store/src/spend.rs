@@ -299,7 +299,8 @@ pub(crate) fn scope_name(scope: Scope) -> &'static str {
     }
 }
 
-/// Where spend by day stands against the hourly sums, for an organisation or a department tree.
+/// Where spend by day stands against the hourly sums, for an organisation or a department tree. Of a
+/// user there is no other record: the hourly sums do not say whose the device was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, FromRow)]
 pub struct SpendBalance {
     /// `organisation` or `department`.
