@@ -263,6 +263,32 @@ fn a_provider_connection_becomes_a_record_and_another_does_not() {
 }
 
 #[test]
+fn before_its_first_seed_and_in_privacy_hours_it_records_nothing() {
+    let server = TlsServer::start();
+    let scene = Scene::start(server.port);
+    let mut agent = scene.accept();
+    assert!(wait(&mut scene.curl(NAME, server.port)).success());
+    let lock = Some(Lock { message: "locked".into() });
+    let always = vec!["00:00-24:00".parse().unwrap()];
+    let within =
+        [Seed { privacy: always, ..Seed::default() }, Seed { privacy_unreadable: true, ..Seed::default() }];
+    for private in within {
+        // That a lock holds shows that a seed is in force, and that it is lifted, the next.
+        agent.seed(Seed { lock: lock.clone(), ..private.clone() });
+        while wait(&mut scene.curl(NAME, server.port)).success() {}
+        agent.seed(private);
+        while !wait(&mut scene.curl(NAME, server.port)).success() {}
+    }
+    let other = "api.anthropic.com";
+    agent.seed(Seed { lock, ..Seed::default() });
+    while wait(&mut scene.curl(other, server.port)).success() {}
+    let record = agent.record();
+    assert_eq!(record.number, 1, "{record:?}");
+    let EventBody::Blocked(blocked) = record.body else { panic!("{record:?}") };
+    assert_eq!(blocked.host, other);
+}
+
+#[test]
 fn what_was_not_acknowledged_comes_again_and_what_was_does_not() {
     let server = TlsServer::start();
     let scene = Scene::start(server.port);
