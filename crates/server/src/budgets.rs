@@ -1,4 +1,4 @@
-//! The budget book in memory, and the block that a passed cap makes.
+//! The budget book in memory.
 //!
 //! Directives are made from a snapshot of the database ([`Book`]): taken anew with every change of
 //! an administrator and every cap that is passed, when a period or an exemption ends, and otherwise
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, MutexGuard};
-use toktra_protocol::{Block, BlockReason, Budget, UnixSeconds};
+use toktra_protocol::UnixSeconds;
 use toktra_store::book::{self, Book};
 use toktra_store::devices::Device;
 use toktra_store::{Store, StoreError};
@@ -97,32 +97,4 @@ async fn turn(
     book::turn(store, since, now).await?;
     **turned = Some(now);
     Ok(())
-}
-
-/// The block in force on a device: of the caps that were passed, the one that ends last, unless an
-/// administrator blocked every provider without an end.
-pub fn block(book: &Book, device: &Device, budgets: &[Budget], now: UnixSeconds) -> Option<Block> {
-    let manual = device.block();
-    if manual.as_ref().is_some_and(|block| block.providers.is_empty()) {
-        return manual;
-    }
-    let exempt = |budget: &Budget| budget.exempt_until.is_some_and(|until| until > now);
-    let passed = budgets
-        .iter()
-        .filter(|budget| budget.hard && budget.is_passed() && !exempt(budget) && budget.period_end > now)
-        .max_by_key(|budget| budget.period_end);
-    let Some(passed) = passed else { return manual };
-    let message = match book.message(device, &passed.id) {
-        Some(message) => message.to_owned(),
-        None => {
-            format!("The budget “{}” is used up. Ask for more, or wait for its next period.", passed.name)
-        }
-    };
-    Some(Block {
-        reason: BlockReason::Budget,
-        message,
-        providers: Vec::new(),
-        until: Some(passed.period_end),
-        budget: Some(passed.id.clone()),
-    })
 }

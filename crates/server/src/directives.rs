@@ -11,12 +11,11 @@ use std::time::Duration;
 use axum::extract::{Query, State};
 use axum::{Extension, Json};
 use serde::Deserialize;
-use toktra_protocol::{Code, DeviceId, Directive, Lock, SignedDirective};
-use toktra_store::book::Book;
+use toktra_protocol::{Code, DeviceId, Directive, SignedDirective};
+use toktra_store::book::{Book, Hold};
 use toktra_store::devices::Device;
 
 use crate::app::{App, SharedApp};
-use crate::budgets::block;
 use crate::peer::{Caller, Peer, revoked};
 use crate::refusal::Refusal;
 
@@ -78,15 +77,15 @@ async fn newer(app: &App, caller: &Caller, after: u64) -> Result<Arc<Device>, Re
 fn document(app: &App, book: &Book, id: DeviceId, device: &Device) -> Directive {
     let now = app.clock.now();
     let budgets = book.applying(device);
-    let lock = device.lock_message.as_deref().or_else(|| book.lock_of(device));
+    let Hold { lock, block } = book.hold_of(device, &budgets, now);
     let counted = u64::try_from(device.acknowledged_sequence).unwrap_or_default();
     Directive {
         version: version(device),
         device: id,
         issued_at: now,
         valid_until: now.plus(VALID_S),
-        lock: lock.map(|message| Lock { message: message.to_owned() }),
-        block: block(book, device, &budgets, now),
+        lock,
+        block,
         flags: book.flags(&device.organisation_id),
         counted: book.seen(id).map_or(counted, |seen| seen.acknowledged),
         budgets,

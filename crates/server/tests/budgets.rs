@@ -228,6 +228,31 @@ async fn a_lock_of_the_user_reaches_the_devices_beside_a_lock_of_their_own() {
     backend.stop().await;
 }
 
+#[tokio::test]
+async fn the_list_of_devices_says_who_is_over_budget_and_a_device_is_moved_out_of_it() {
+    let backend = Backend::start().await;
+    let (device, _other) = (backend.device().await, backend.device().await);
+    research_budget(&backend, &hard(1000, Unit::Tokens)).await;
+    flag(&backend, true).await;
+    spend(&backend, &device, 1000).await;
+    let mut client = backend.ingest(&device).await;
+    let blocked = poll_until(&mut client, 0, |directive| directive.block.is_some()).await;
+    let data = backend.data.path().to_owned();
+    let run = |arguments: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_toktra-server"));
+        let output = command.args(arguments.split(' ')).arg("--data").arg(&data).output().unwrap();
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let listed = run("device list");
+    assert_eq!(listed.matches("over budget").count(), 2, "{listed}");
+    run(&format!("device move {} --no-department", device.id));
+    poll_until(&mut client, blocked.version, |directive| directive.block.is_none()).await;
+    let listed = run("device list");
+    assert_eq!(listed.matches("over budget").count(), 1, "{listed}");
+    backend.stop().await;
+}
+
 /// The catalogue's prices are per million tokens: a million of them cost what one entry says, and
 /// a budget of 500 dollars is far from passed.
 #[tokio::test]

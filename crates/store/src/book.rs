@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use sqlx::{FromRow, SqliteConnection};
 use toktra_protocol::budget::{BUDGETS_LIMIT, Budget, Period};
 use toktra_protocol::directive::FF_BUDGET_HARD_CAPS;
-use toktra_protocol::{DeviceId, UnixSeconds};
+use toktra_protocol::{Block, BlockReason, DeviceId, Lock, UnixSeconds};
 
 use crate::budgets::{self, BudgetRow, period_name};
 use crate::devices::Device;
@@ -41,6 +41,15 @@ pub struct Seen {
     pub directive_version: i64,
 }
 
+/// What keeps a device from providers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hold {
+    /// Its own lock, or else its user's.
+    pub lock: Option<Lock>,
+    /// A passed cap's block, or an administrator's.
+    pub block: Option<Block>,
+}
+
 impl Book {
     /// Takes one.
     pub async fn read(store: &Store, now: UnixSeconds) -> Result<Self, StoreError> {
@@ -59,7 +68,10 @@ impl Book {
         Ok((book, devices))
     }
 
-    async fn read_in(connection: &mut SqliteConnection, now: UnixSeconds) -> Result<Self, StoreError> {
+    pub(crate) async fn read_in(
+        connection: &mut SqliteConnection,
+        now: UnixSeconds,
+    ) -> Result<Self, StoreError> {
         let terms = Terms::read(connection).await?;
         let standings = standings(connection, &terms, now).await?;
         let mut granted: HashMap<_, Vec<_>> = HashMap::new();
@@ -120,8 +132,55 @@ impl Book {
         budgets
     }
 
+    /// What holds a device: for its directive, and for whoever lists devices.
+    pub fn hold(&self, device: &Device, now: UnixSeconds) -> Hold {
+        self.hold_of(device, &self.applying(device), now)
+    }
+
+    /// The same where the budgets that apply are known already.
+    pub fn hold_of(&self, device: &Device, budgets: &[Budget], now: UnixSeconds) -> Hold {
+        let lock = device.lock_message.as_deref().or_else(|| self.lock_of(device));
+        Hold {
+            lock: lock.map(|message| Lock { message: message.to_owned() }),
+            block: self.block(device, budgets, now),
+        }
+    }
+
+    /// The block in force: of the caps that were passed, the one that ends last, unless an
+    /// administrator blocked every provider without an end.
+    fn block(&self, device: &Device, budgets: &[Budget], now: UnixSeconds) -> Option<Block> {
+        let manual = device.block();
+        if manual.as_ref().is_some_and(|block| block.providers.is_empty()) {
+            return manual;
+        }
+        let exempt = |budget: &Budget| budget.exempt_until.is_some_and(|until| until > now);
+        let passed = budgets
+            .iter()
+            .filter(|budget| budget.hard && budget.is_passed() && !exempt(budget) && budget.period_end > now)
+            .max_by_key(|budget| budget.period_end);
+        let Some(passed) = passed else { return manual };
+        let message = match self.message(device, &passed.id) {
+            Some(message) => message.to_owned(),
+            None => {
+                format!("The budget “{}” is used up. Ask for more, or wait for its next period.", passed.name)
+            }
+        };
+        Some(Block {
+            reason: BlockReason::Budget,
+            message,
+            providers: Vec::new(),
+            until: Some(passed.period_end),
+            budget: Some(passed.id.clone()),
+        })
+    }
+
+    /// Where a budget stands, whatever the flag says; none if there is no such budget.
+    pub fn standing(&self, budget: &str) -> Option<&Budget> {
+        self.standings.get(budget)
+    }
+
     /// The message that an administrator gave a budget.
-    pub fn message(&self, device: &Device, budget: &str) -> Option<&str> {
+    fn message(&self, device: &Device, budget: &str) -> Option<&str> {
         let (department, user) = (device.department_id.as_deref(), device.user_id.as_deref());
         let rows = self.terms.applying(&device.organisation_id, department, user);
         let row = rows.into_iter().find(|row| row.id == budget)?;

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a one-time token is consumed in the transaction that inserts the device and its
 //! certificate, so that of any number that come with one token at once, exactly one is enrolled;
-//! a reusable one counts who waits and who is enrolled by it in the transaction that lets them
+//! a reusable one counts who waits and who is enrolled by it in the transaction that lets one more
 //! wait. A device that asks again with the same key gets the same certificate until it first used
 //! it. A machine that says it is one that is enrolled already is enrolled as another, and both
 //! are flagged: no device takes another's place.
@@ -12,6 +12,7 @@ use toktra_protocol::enrol::DeviceDescription;
 use toktra_protocol::{DeviceId, UnixSeconds};
 use uuid::Uuid;
 
+use crate::approvals::{APPROVED, WAITS, lapsed_until};
 use crate::audit::{Deed, record};
 use crate::certificates::{self, Purpose};
 use crate::tokens::{self, Use};
@@ -132,7 +133,7 @@ pub async fn enrol(
     issue: impl FnOnce(&Bound, DeviceId) -> Result<NewCertificate, IssueError> + Send,
 ) -> Result<Enrolled, EnrolError> {
     let mut transaction = store.begin().await?;
-    let token = token(&mut transaction, attempt.token_hash).await?.ok_or(EnrolError::TokenUnknown)?;
+    let token = token(&mut transaction, attempt.token_hash, now).await?.ok_or(EnrolError::TokenUnknown)?;
     match judge(&mut transaction, attempt, &token, now).await? {
         Step::Again(enrolled) => Ok(enrolled),
         Step::Wait => {
@@ -228,20 +229,20 @@ impl TokenRow {
 async fn token(
     transaction: &mut Transaction<'static, Sqlite>,
     hash: &str,
+    now: UnixSeconds,
 ) -> Result<Option<TokenRow>, StoreError> {
-    let row = sqlx::query_as(
+    let devices = tokens::devices();
+    let sql = format!(
         "SELECT t.organisation_id, o.name AS organisation, t.department_id, d.name AS department,
-            t.user_id, t.expires_at, t.used_by, t.used_at, t.reusable, t.device_limit, t.devices,
-            t.withdrawn_at
+            t.user_id, t.expires_at, t.used_by, t.used_at, t.reusable, t.device_limit,
+            {devices} AS devices, t.withdrawn_at
          FROM enrolment_tokens t
          INNER JOIN organisations o ON o.id = t.organisation_id
          LEFT JOIN departments d ON d.id = t.department_id
-         WHERE t.hash = $1",
-    )
-    .bind(hash)
-    .fetch_optional(&mut **transaction)
-    .await?;
-    Ok(row)
+         WHERE t.hash = $1"
+    );
+    let token = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(hash).bind(lapsed_until(now));
+    Ok(token.fetch_optional(&mut **transaction).await?)
 }
 
 /// What is to be done for an attempt.
@@ -264,7 +265,7 @@ async fn judge(
         let device = certified.device_id.parse().ok()?;
         Some(Step::Again(Enrolled { device, bound: token.bound(), chain_pem }))
     };
-    if let Some(request) = request(transaction, attempt.public_key).await? {
+    if let Some(request) = request(transaction, attempt.public_key, now).await? {
         if request.token_hash != attempt.token_hash {
             return Err(EnrolError::KeyUsed);
         }
@@ -285,7 +286,7 @@ async fn judge(
     if token.reusable == 0 {
         return Ok(Step::Issue);
     }
-    if waiting(transaction, &token.organisation_id).await? >= WAITING_LIMIT {
+    if waiting(transaction, &token.organisation_id, now).await? >= WAITING_LIMIT {
         return Err(EnrolError::WaitingFull);
     }
     Ok(Step::Wait)
@@ -298,29 +299,28 @@ struct RequestRow {
     device_id: Option<String>,
 }
 
+/// The request of a key, unless it has lapsed.
 async fn request(
     transaction: &mut Transaction<'static, Sqlite>,
     public_key: &str,
+    now: UnixSeconds,
 ) -> Result<Option<RequestRow>, StoreError> {
-    let row =
-        sqlx::query_as("SELECT token_hash, state, device_id FROM enrolment_requests WHERE public_key = $1")
-            .bind(public_key)
-            .fetch_optional(&mut **transaction)
-            .await?;
-    Ok(row)
+    let sql = format!(
+        "SELECT r.token_hash, r.state, r.device_id FROM enrolment_requests r
+         WHERE r.public_key = $1 AND ({WAITS} OR {APPROVED} OR r.state IN ('denied', 'enrolled'))"
+    );
+    let request = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(public_key).bind(lapsed_until(now));
+    Ok(request.fetch_optional(&mut **transaction).await?)
 }
 
 async fn waiting(
     transaction: &mut Transaction<'static, Sqlite>,
     organisation: &str,
+    now: UnixSeconds,
 ) -> Result<i64, StoreError> {
-    let count = sqlx::query_scalar(
-        "SELECT COUNT(*) FROM enrolment_requests WHERE organisation_id = $1 AND state = 'pending'",
-    )
-    .bind(organisation)
-    .fetch_one(&mut **transaction)
-    .await?;
-    Ok(count)
+    let sql = format!("SELECT COUNT(*) FROM enrolment_requests r WHERE r.organisation_id = $1 AND {WAITS}");
+    let count = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(organisation).bind(lapsed_until(now));
+    Ok(count.fetch_one(&mut **transaction).await?)
 }
 
 async fn insert_request(
@@ -331,6 +331,11 @@ async fn insert_request(
 ) -> Result<(), StoreError> {
     let id = Uuid::new_v4().to_string();
     let description = attempt.description;
+    // One that has lapsed, or else the key could not wait.
+    sqlx::query("DELETE FROM enrolment_requests WHERE public_key = $1")
+        .bind(attempt.public_key)
+        .execute(&mut **transaction)
+        .await?;
     sqlx::query(
         "INSERT INTO enrolment_requests (id, organisation_id, token_hash, public_key, hostname, platform,
             agent_version, hardware, address, state, requested_at)
@@ -348,10 +353,6 @@ async fn insert_request(
     .bind(column(now.0))
     .execute(&mut **transaction)
     .await?;
-    sqlx::query("UPDATE enrolment_tokens SET devices = devices + 1 WHERE hash = $1")
-        .bind(attempt.token_hash)
-        .execute(&mut **transaction)
-        .await?;
     let deed = Deed {
         organisation: Some(&token.organisation_id),
         actor: attempt.address,
@@ -378,15 +379,12 @@ async fn admit(
         .bind(&id)
         .execute(&mut **transaction)
         .await?;
-    sqlx::query(
-        "UPDATE enrolment_tokens SET used_at = $2, used_by = $3,
-            devices = CASE WHEN reusable = 0 THEN 1 ELSE devices END WHERE hash = $1",
-    )
-    .bind(attempt.token_hash)
-    .bind(column(now.0))
-    .bind(&id)
-    .execute(&mut **transaction)
-    .await?;
+    sqlx::query("UPDATE enrolment_tokens SET used_at = $2, used_by = $3 WHERE hash = $1")
+        .bind(attempt.token_hash)
+        .bind(column(now.0))
+        .bind(&id)
+        .execute(&mut **transaction)
+        .await?;
     let deed = Deed {
         organisation: Some(&token.organisation_id),
         actor: &id,

@@ -1,9 +1,13 @@
 //! An organisation's devices as the console lists and counts them. Every statement is scoped to
 //! one organisation, and nothing here writes.
 
-use sqlx::FromRow;
+use std::collections::HashMap;
 
-use crate::{Store, StoreError};
+use sqlx::{FromRow, SqliteConnection};
+use toktra_protocol::UnixSeconds;
+
+use crate::book::{Book, Hold};
+use crate::{Store, StoreError, devices};
 
 /// Most devices on one page of the list.
 pub const DEVICES_PER_PAGE: i64 = 100;
@@ -18,6 +22,7 @@ pub struct Fleet {
     /// Of these, the ones seen since a given time.
     pub seen: i64,
     /// Of these, the ones with a lock or a block in force.
+    #[sqlx(skip)]
     pub held: i64,
 }
 
@@ -50,40 +55,53 @@ pub struct Device {
     pub directive_version: i64,
     /// The directive that the device says it applies.
     pub directive_applied: Option<i64>,
-    /// An administrator's lock is in force when some.
+    /// The device's own lock is in force when some.
     pub lock_message: Option<String>,
     /// The lock of the device's user is in force when some.
     pub user_lock_message: Option<String>,
-    /// A block is in force when some: `budget`, `provider`.
-    pub block_reason: Option<String>,
+    /// What its directive says of locks and blocks.
+    #[sqlx(skip)]
+    pub hold: Hold,
     /// What is to be looked into: `cloned_hardware`, `superseded_certificate`.
     pub flag: Option<String>,
 }
 
 /// Counts the devices; `since` is in Unix seconds.
-pub async fn fleet(store: &Store, organisation_id: &str, since: i64) -> Result<Fleet, StoreError> {
-    sqlx::query_as(
+pub async fn fleet(
+    store: &Store,
+    organisation_id: &str,
+    since: i64,
+    now: UnixSeconds,
+) -> Result<Fleet, StoreError> {
+    let mut transaction = store.reporter().begin().await?;
+    let counts: Fleet = sqlx::query_as(
         "SELECT COUNT(*) AS devices,
                 COUNT(CASE WHEN state = 'revoked' THEN 1 END) AS revoked,
-                COUNT(CASE WHEN last_seen_at >= $2 THEN 1 END) AS seen,
-                COUNT(CASE WHEN lock_message IS NOT NULL OR block_reason IS NOT NULL THEN 1 END) AS held
+                COUNT(CASE WHEN last_seen_at >= $2 THEN 1 END) AS seen
          FROM devices WHERE organisation_id = $1",
     )
     .bind(organisation_id)
     .bind(since)
-    .fetch_one(store.reporter())
-    .await
-    .map_err(StoreError::from)
+    .fetch_one(&mut *transaction)
+    .await?;
+    let held = holds(&mut transaction, organisation_id, now).await?.len();
+    Ok(Fleet { held: i64::try_from(held).unwrap_or(i64::MAX), ..counts })
 }
 
 /// One page of the devices by name, page 0 first.
-pub async fn devices(store: &Store, organisation_id: &str, page: i64) -> Result<Vec<Device>, StoreError> {
-    sqlx::query_as(
+pub async fn devices(
+    store: &Store,
+    organisation_id: &str,
+    page: i64,
+    now: UnixSeconds,
+) -> Result<Vec<Device>, StoreError> {
+    let mut transaction = store.reporter().begin().await?;
+    let mut listed: Vec<Device> = sqlx::query_as(
         "SELECT d.id, d.hostname, d.platform, d.agent_version, g.name AS department, p.email AS \"user\",
                 d.state, d.enrolled_at, d.last_seen_at,
                 (SELECT MAX(c.not_after) FROM certificates c WHERE c.device_id = d.id) AS certificate_until,
                 d.acknowledged_sequence, d.directive_version, d.directive_applied,
-                d.lock_message, p.lock_message AS user_lock_message, d.block_reason, d.flag
+                d.lock_message, p.lock_message AS user_lock_message, d.flag
          FROM devices d
          LEFT JOIN departments g ON g.id = d.department_id AND g.organisation_id = d.organisation_id
          LEFT JOIN users p ON p.id = d.user_id AND p.organisation_id = d.organisation_id
@@ -93,23 +111,51 @@ pub async fn devices(store: &Store, organisation_id: &str, page: i64) -> Result<
     .bind(organisation_id)
     .bind(DEVICES_PER_PAGE)
     .bind(page.max(0).saturating_mul(DEVICES_PER_PAGE))
-    .fetch_all(store.reporter())
-    .await
-    .map_err(StoreError::from)
+    .fetch_all(&mut *transaction)
+    .await?;
+    let mut holds = holds(&mut transaction, organisation_id, now).await?;
+    for device in &mut listed {
+        device.hold = holds.remove(&device.id).unwrap_or_default();
+    }
+    Ok(listed)
+}
+
+/// Which devices are held, by what their directives are made from.
+async fn holds(
+    connection: &mut SqliteConnection,
+    organisation_id: &str,
+    now: UnixSeconds,
+) -> Result<HashMap<String, Hold>, StoreError> {
+    let book = Book::read_in(connection, now).await?;
+    let rows = devices::all_in(connection).await?.into_iter();
+    let held = rows.filter(|device| device.organisation_id == organisation_id && !device.is_revoked());
+    let held = held.map(|device| (book.hold(&device, now), device.id));
+    Ok(held.filter(|(hold, _)| *hold != Hold::default()).map(|(hold, id)| (id, hold)).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::house::house;
+    use crate::house::House;
+
+    const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
+
+    const D1: &str = "00000000-0000-0000-0000-0000000000d1";
+
+    /// Its devices have identifiers as devices have.
+    async fn house() -> House {
+        let house = crate::house::house().await;
+        house.write("UPDATE devices SET id = '00000000-0000-0000-0000-0000000000' || id", &[]).await;
+        house
+    }
 
     #[tokio::test]
     async fn no_list_shows_a_device_of_another_organisation() {
         let house = house().await;
-        let listed = devices(&house.store, "o1", 0).await.expect("list");
-        assert_eq!(listed.iter().map(|device| device.id.as_str()).collect::<Vec<_>>(), ["d1"]);
-        assert_eq!(fleet(&house.store, "o1", 0).await.expect("fleet").devices, 1);
-        assert_eq!(fleet(&house.store, "nobody", 0).await.expect("fleet"), Fleet::default());
+        let listed = devices(&house.store, "o1", 0, NOW).await.expect("list");
+        assert_eq!(listed.iter().map(|device| device.id.as_str()).collect::<Vec<_>>(), [D1]);
+        assert_eq!(fleet(&house.store, "o1", 0, NOW).await.expect("fleet").devices, 1);
+        assert_eq!(fleet(&house.store, "nobody", 0, NOW).await.expect("fleet"), Fleet::default());
     }
 
     #[tokio::test]
@@ -118,19 +164,19 @@ mod tests {
         for (serial, until) in [("01", "10"), ("02", "30"), ("03", "20")] {
             house
                 .write(
-                    "INSERT INTO certificates (serial, device_id, issuer, not_before, not_after, der) VALUES ($1, 'd1', 'i', 0, CAST($2 AS BIGINT), '')",
-                    &[serial, until],
+                    "INSERT INTO certificates (serial, device_id, issuer, not_before, not_after, der) VALUES ($1, $3, 'i', 0, CAST($2 AS BIGINT), '')",
+                    &[serial, until, D1],
                 )
                 .await;
         }
         house
-            .write("UPDATE devices SET block_reason = 'budget', last_seen_at = 50 WHERE id = 'd1'", &[])
+            .write("UPDATE devices SET block_reason = 'budget', last_seen_at = 50 WHERE id = $1", &[D1])
             .await;
-        let device = &devices(&house.store, "o1", 0).await.expect("list")[0];
+        let device = &devices(&house.store, "o1", 0, NOW).await.expect("list")[0];
         assert_eq!(device.certificate_until, Some(30));
         assert_eq!(device.department.as_deref(), Some("Dept g1"));
         assert_eq!(device.user, None);
-        let fleet = fleet(&house.store, "o1", 50).await.expect("fleet");
+        let fleet = fleet(&house.store, "o1", 50, NOW).await.expect("fleet");
         assert_eq!(fleet, Fleet { devices: 1, revoked: 0, seen: 1, held: 1 });
     }
 }

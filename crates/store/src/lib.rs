@@ -169,6 +169,8 @@ mod tests {
     use super::*;
     use crate::spend::SpendBalance;
 
+    type Row = (String, String, i64, i64, i64, i64, i64, i64);
+
     /// What a server of before budgets left behind.
     async fn before_budgets(path: &Path) {
         let mut early = sqlx::migrate!("./migrations");
@@ -203,7 +205,7 @@ mod tests {
         let path = directory.path().join("toktra.db");
         before_budgets(&path).await;
         let store = Store::open(&path).await.unwrap();
-        let rows: Vec<(String, String, i64, i64, i64, i64, i64, i64)> = sqlx::query_as(
+        let rows: Vec<Row> = sqlx::query_as(
             "SELECT scope, scope_id, day, tokens_low, tokens_point, tokens_high, micros_point, tokens_unpriced
              FROM spend_daily ORDER BY scope, day",
         )

@@ -307,12 +307,14 @@ async fn merge_days(store: &Store, organisation: &str, day: i64) -> Result<usize
 }
 
 /// Where each row ends that is neither an event nor a sum: `$1` is the moment so many days back, `$2` most
-/// rows. What waits for somebody has no end while it can still be decided.
+/// rows. What waits for somebody has no end while it can still be decided, nor has a
+/// request while its token is good: how many came by it is counted by them.
 const ENDS: [(&str, u32); 6] = [
     ("DELETE FROM sessions WHERE hash IN (SELECT hash FROM sessions WHERE expires_at <= $1 LIMIT $2)", 0),
     (
         "DELETE FROM enrolment_requests WHERE id IN (SELECT id FROM enrolment_requests
-            WHERE COALESCE(decided_at, requested_at) < $1 LIMIT $2)",
+            WHERE COALESCE(decided_at, requested_at) < $1
+                AND token_hash IN (SELECT hash FROM enrolment_tokens WHERE expires_at < $1) LIMIT $2)",
         ENROLMENT_DAYS,
     ),
     (

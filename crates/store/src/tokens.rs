@@ -8,6 +8,7 @@
 use sqlx::{Sqlite, Transaction};
 use toktra_protocol::UnixSeconds;
 
+use crate::approvals::{APPROVED, WAITS, lapsed_until};
 use crate::audit::{Deed, record};
 use crate::directory::{Department, Organisation, User};
 use crate::{Store, StoreError, column};
@@ -53,7 +54,7 @@ pub struct Token {
     pub reusable: i64,
     /// How many may be enrolled or wait by it.
     pub device_limit: i64,
-    /// How many are.
+    /// How many are; a denied one and one whose request has lapsed are not.
     pub devices: i64,
     /// Unix seconds.
     pub expires_at: i64,
@@ -63,10 +64,15 @@ pub struct Token {
     pub withdrawn_at: Option<i64>,
 }
 
+/// What the token of this hash is named by.
+pub fn name(hash: &str) -> &str {
+    hash.get(..NAME_LENGTH).unwrap_or(hash)
+}
+
 impl Token {
     /// What it is named by.
     pub fn name(&self) -> &str {
-        self.hash.get(..NAME_LENGTH).unwrap_or(&self.hash)
+        name(&self.hash)
     }
 
     /// `open`, or why it takes no device.
@@ -115,16 +121,20 @@ pub async fn create(
     .bind(limit)
     .execute(&mut *transaction)
     .await?;
-    let detail = match (uses, grant.user) {
-        (Use::Reusable { devices }, _) => format!("reusable for {devices} devices"),
-        (Use::Once, Some(user)) => user.email.clone(),
-        (Use::Once, None) => String::new(),
+    let holder = match (grant.user, grant.department) {
+        (Some(user), _) => &user.email,
+        (None, Some(department)) => &department.name,
+        (None, None) => &grant.organisation.name,
+    };
+    let detail = match uses {
+        Use::Reusable { devices } => format!("for {devices} devices of {holder}"),
+        Use::Once => format!("for a device of {holder}"),
     };
     let deed = Deed {
         organisation: Some(&grant.organisation.id),
         actor,
         action: "token_create",
-        subject: grant.department.map_or(&grant.organisation.name, |department| &department.name),
+        subject: name(hash),
         detail: &detail,
     };
     record(&mut transaction, now, deed).await?;
@@ -132,39 +142,64 @@ pub async fn create(
 }
 
 /// The tokens of an organisation, newest first.
-pub async fn of_organisation(store: &Store, organisation: &str) -> Result<Vec<Token>, StoreError> {
-    let rows = sqlx::query_as(
+pub async fn of_organisation(
+    store: &Store,
+    organisation: &str,
+    now: UnixSeconds,
+) -> Result<Vec<Token>, StoreError> {
+    let devices = devices();
+    let sql = format!(
         "SELECT t.hash, t.label, d.name AS department, u.email AS \"user\", t.reusable, t.device_limit,
-            t.devices, t.expires_at, t.used_at, t.withdrawn_at
+            {devices} AS devices, t.expires_at, t.used_at, t.withdrawn_at
          FROM enrolment_tokens t
          LEFT JOIN departments d ON d.id = t.department_id
          LEFT JOIN users u ON u.id = t.user_id
-         WHERE t.organisation_id = $1 ORDER BY t.created_at DESC, t.hash",
+         WHERE t.organisation_id = $1 ORDER BY t.created_at DESC, t.hash"
+    );
+    let tokens = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(organisation).bind(lapsed_until(now));
+    Ok(tokens.fetch_all(store.reader()).await?)
+}
+
+/// How many devices are enrolled or wait by a token `t`, as SQL; `$2` is [`lapsed_until`].
+pub(crate) fn devices() -> String {
+    format!(
+        "CASE WHEN t.reusable = 0 THEN t.used_at IS NOT NULL ELSE (
+            SELECT COUNT(*) FROM enrolment_requests r
+            WHERE r.token_hash = t.hash AND (r.state = 'enrolled' OR {WAITS} OR {APPROVED})) END"
     )
-    .bind(organisation)
-    .fetch_all(store.reader())
-    .await?;
-    Ok(rows)
+}
+
+/// The organisation (its identifier) that a token was issued for, by the token's hash.
+pub async fn issuer(store: &Store, hash: &str) -> Result<Option<String>, StoreError> {
+    let organisation = sqlx::query_scalar("SELECT organisation_id FROM enrolment_tokens WHERE hash = $1")
+        .bind(hash)
+        .fetch_optional(store.reader())
+        .await?;
+    Ok(organisation)
 }
 
 /// Ends a token by its name. Who waits by it already still waits for a decision.
 pub async fn withdraw(
     store: &Store,
     organisation: &str,
-    name: &str,
+    named: &str,
     actor: &str,
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
     let mut transaction = store.begin().await?;
-    let hash = find(&mut transaction, organisation, name).await?;
+    let hash = find(&mut transaction, organisation, named).await?;
     sqlx::query("UPDATE enrolment_tokens SET withdrawn_at = COALESCE(withdrawn_at, $2) WHERE hash = $1")
         .bind(&hash)
         .bind(column(now.0))
         .execute(&mut *transaction)
         .await?;
-    let subject = hash.get(..NAME_LENGTH).unwrap_or(&hash);
-    let deed =
-        Deed { organisation: Some(organisation), actor, action: "token_withdraw", subject, detail: "" };
+    let deed = Deed {
+        organisation: Some(organisation),
+        actor,
+        action: "token_withdraw",
+        subject: name(&hash),
+        detail: "",
+    };
     record(&mut transaction, now, deed).await?;
     Ok(transaction.commit().await?)
 }

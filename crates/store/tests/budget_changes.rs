@@ -6,9 +6,9 @@ mod support;
 use support::{House, hard};
 use toktra_protocol::budget::{Period, Scope, Unit};
 use toktra_protocol::{Block, BlockReason};
-use toktra_store::book::Book;
+use toktra_store::book::{Book, Hold};
 use toktra_store::exemptions::{self, Decision};
-use toktra_store::{devices, locks};
+use toktra_store::{devices, fleet, locks};
 
 #[tokio::test]
 async fn a_device_that_changes_hands_leaves_its_spend_and_takes_the_caps_of_its_new_place() {
@@ -98,4 +98,30 @@ async fn a_user_without_devices_and_a_device_without_a_user_have_what_is_theirs_
     assert_eq!((house.told(nobodys).await.len(), house.standing(&budget).await.spent.point), (1, 0));
     house.spend(nobodys, 2, &[20]).await;
     assert!(house.standing(&budget).await.is_passed());
+}
+
+#[tokio::test]
+async fn a_list_of_devices_shows_what_their_directives_say() {
+    let house = House::new().await;
+    house.flag(true).await;
+    let over = house.device(&house.vision, None).await;
+    let locked = house.device(&house.sales, Some(&house.ada)).await;
+    let free = house.device(&house.sales, None).await;
+    let vision = house.scope(Scope::Department, &house.vision.id);
+    let budget = house.budget("V", &vision, &hard(Unit::Tokens, 10, Period::Monthly)).await;
+    house.spend(over, 1, &[100]).await;
+    locks::set(&house.store, &house.ada, Some("stop"), "root", house.now()).await.unwrap();
+    let list = async || fleet::devices(&house.store, &house.acme.id, 0, house.now()).await.unwrap();
+    let listed = list().await;
+    let hold = |id: toktra_protocol::DeviceId| {
+        let device = listed.iter().find(|device| device.id == id.to_string()).unwrap();
+        device.hold.clone()
+    };
+    assert_eq!(hold(over).block.unwrap().budget, Some(budget.id));
+    assert_eq!(hold(locked).lock.unwrap().message, "stop");
+    assert_eq!(hold(free), Hold::default());
+    let fleet = async || fleet::fleet(&house.store, &house.acme.id, 0, house.now()).await.unwrap();
+    assert_eq!(fleet().await.held, 2);
+    house.flag(false).await;
+    assert_eq!(fleet().await.held, 1, "without the flag no cap blocks");
 }

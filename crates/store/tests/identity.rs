@@ -211,12 +211,12 @@ async fn a_device_with_a_reusable_token_waits_until_it_is_approved() {
     }
     assert!(matches!(house.enrol("t", "two").await, Err(EnrolError::Pending)));
     assert!(matches!(house.enrol("t", "three").await, Err(EnrolError::TokenClosed)), "it is full");
-    let waiting = approvals::waiting(&house.store, &house.organisation.id).await.unwrap();
+    let waiting = approvals::waiting(&house.store, &house.organisation.id, NOW).await.unwrap();
     assert_eq!(waiting.len(), 2);
     assert_eq!((waiting[0].label.as_str(), waiting[0].address.as_str()), ("fleet", "192.0.2.1"));
 
-    approvals::decide(&house.store, &waiting[0].id, true, "ada", NOW).await.unwrap();
-    approvals::decide(&house.store, &waiting[1].id, false, "ada", NOW).await.unwrap();
+    approvals::decide(&house.store, None, &waiting[0].id, true, "ada", NOW).await.unwrap();
+    approvals::decide(&house.store, None, &waiting[1].id, false, "ada", NOW).await.unwrap();
     let mut outcomes = Vec::new();
     for key in ["one", "two"] {
         outcomes.push(house.enrol("t", key).await);
@@ -235,6 +235,55 @@ async fn a_device_with_a_reusable_token_waits_until_it_is_approved() {
 }
 
 #[tokio::test]
+async fn a_request_that_nobody_decides_on_or_comes_back_for_lapses_and_gives_its_place_back() {
+    let house = House::new().await;
+    let (store, organisation) = (&house.store, &house.organisation.id);
+    let grant = Grant { organisation: &house.organisation, department: None, user: None };
+    let uses = Use::Reusable { devices: 2 };
+    tokens::create(store, "t", (grant, uses, ""), NOW.plus(90 * DAY_S), "test", NOW).await.unwrap();
+    let description = description(None);
+    let ask = async |key, now| house.enrol_as("t", key, &description, now).await;
+    for key in ["waits", "approved"] {
+        assert!(matches!(ask(key, NOW).await, Err(EnrolError::Pending)));
+    }
+    let ids: Vec<String> = sqlx::query_scalar("SELECT id FROM enrolment_requests ORDER BY public_key DESC")
+        .fetch_all(store.reader())
+        .await
+        .unwrap();
+    approvals::decide(store, None, &ids[1], true, "ada", NOW).await.unwrap();
+    let (last, late) = (NOW.plus(approvals::LAPSES_AFTER_S - 1), NOW.plus(approvals::LAPSES_AFTER_S));
+    assert!(matches!(ask("waits", last).await, Err(EnrolError::Pending)));
+    assert!(matches!(ask("third", last).await, Err(EnrolError::TokenClosed)), "both places are taken");
+    assert_eq!(approvals::waiting(store, organisation, last).await.unwrap().len(), 1);
+    assert_eq!(tokens::of_organisation(store, organisation, last).await.unwrap()[0].devices, 2);
+
+    assert!(approvals::waiting(store, organisation, late).await.unwrap().is_empty());
+    assert_eq!(tokens::of_organisation(store, organisation, late).await.unwrap()[0].devices, 0);
+    for id in &ids {
+        assert!(approvals::decide(store, None, id, true, "ada", late).await.is_err(), "it is over");
+    }
+    // Who still asks waits anew, as long as the token is good.
+    for key in ["waits", "approved"] {
+        assert!(matches!(ask(key, late).await, Err(EnrolError::Pending)));
+    }
+    assert!(matches!(ask("third", late).await, Err(EnrolError::TokenClosed)));
+    let later = late.plus(approvals::LAPSES_AFTER_S + 30 * DAY_S);
+    assert!(matches!(ask("waits", later).await, Err(EnrolError::TokenExpired)));
+}
+
+#[tokio::test]
+async fn only_the_organisation_that_is_named_decides_on_its_devices() {
+    let house = House::new().await;
+    house.token("t", Use::Reusable { devices: 2 }).await;
+    assert!(matches!(house.enrol("t", "key").await, Err(EnrolError::Pending)));
+    let id = &approvals::waiting(&house.store, &house.organisation.id, NOW).await.unwrap()[0].id;
+    assert!(approvals::decide(&house.store, Some("other"), id, true, "eve", NOW).await.is_err());
+    assert!(matches!(house.enrol("t", "key").await, Err(EnrolError::Pending)));
+    approvals::decide(&house.store, Some(&house.organisation.id), id, true, "ada", NOW).await.unwrap();
+    assert!(house.enrol("t", "key").await.is_ok());
+}
+
+#[tokio::test]
 async fn a_withdrawn_token_takes_nobody_and_who_was_approved_still_enrols() {
     let house = House::new().await;
     house.token("abcdef0123456789", Use::Reusable { devices: 9 }).await;
@@ -249,10 +298,10 @@ async fn a_withdrawn_token_takes_nobody_and_who_was_approved_still_enrols() {
     }
     assert!(matches!(house.enrol("abcdef0123456789", "two").await, Err(EnrolError::TokenClosed)));
     assert!(matches!(house.enrol("abcfff0123456789", "two").await, Err(EnrolError::TokenClosed)));
-    let waiting = approvals::waiting(&house.store, organisation).await.unwrap();
-    approvals::decide(&house.store, &waiting[0].id, true, "ada", NOW).await.unwrap();
+    let waiting = approvals::waiting(&house.store, organisation, NOW).await.unwrap();
+    approvals::decide(&house.store, None, &waiting[0].id, true, "ada", NOW).await.unwrap();
     assert!(house.enrol("abcdef0123456789", "one").await.is_ok());
-    let listed = tokens::of_organisation(&house.store, organisation).await.unwrap();
+    let listed = tokens::of_organisation(&house.store, organisation, NOW).await.unwrap();
     assert!(listed.iter().all(|token| token.state(NOW) == "withdrawn"));
 }
 

@@ -1,9 +1,12 @@
 //! Commands on budgets.
 
+use std::collections::HashMap;
+
 use anyhow::{bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use toktra_protocol::budget::{Budget as Standing, Period, Scope, Unit};
 use toktra_protocol::directive::FF_BUDGET_HARD_CAPS;
+use toktra_store::book::Book;
 use toktra_store::budgets::{self, Alert, BudgetRow, CAP, Settings, period_name};
 use toktra_store::directory::{self, Organisation};
 use toktra_store::period::Day;
@@ -319,23 +322,25 @@ fn doubt(unit: Unit, amount: u64) -> Option<String> {
 }
 
 async fn list(store: &Store, organisation: &Organisation) -> anyhow::Result<()> {
-    let flags = flags::of_organisation(store, organisation).await?;
-    let on = flags.get(FF_BUDGET_HARD_CAPS) == Some(&true);
-    let mut rows = Vec::new();
-    for budget in budgets::of_organisation(store, organisation).await? {
-        let standing = budgets::standing_now(store, &budget, now()).await?;
+    let on = flags::of_organisation(store, organisation).await?.get(FF_BUDGET_HARD_CAPS) == Some(&true);
+    // One snapshot and one look at the names, however many budgets there are.
+    let book = Book::read(store, now()).await?;
+    let names = names(store, organisation).await?;
+    let budgets = budgets::of_organisation(store, organisation).await?.into_iter();
+    let rows = budgets.filter_map(|budget| {
+        let standing = book.standing(&budget.id)?;
         let unit = standing.unit;
-        rows.push([
+        Some([
             budget.name.clone(),
-            scope_text(store, organisation, &budget.scope).await?,
+            name_of(&names, &budget.scope),
             period_name(standing.period).to_owned(),
             amount::text(standing.limit, unit),
             amount::text(standing.spent.point, unit),
             amount::text(standing.remaining(), unit),
-            kind(&standing, on).to_owned(),
+            kind(standing, on).to_owned(),
             time(standing.period_end.0),
-        ]);
-    }
+        ])
+    });
     print(["name", "of", "period", "limit", "spent", "left", "kind", "until"], rows)
 }
 
@@ -349,20 +354,17 @@ fn kind(standing: &Standing, on: bool) -> &'static str {
     }
 }
 
-async fn scope_text(store: &Store, organisation: &Organisation, scope: &ScopeKey) -> anyhow::Result<String> {
-    let id = &*scope.id;
-    let name = match scope.scope {
-        Scope::Organisation => Some(organisation.name.clone()),
-        Scope::Department => {
-            let all = directory::departments(store, &organisation.id).await?;
-            all.into_iter().find(|department| department.id == id).map(|department| department.name)
-        }
-        Scope::User => {
-            let all = directory::users(store, &organisation.id).await?;
-            all.into_iter().find(|user| user.id == id).map(|user| user.email)
-        }
-    };
-    Ok(name.unwrap_or_else(|| id.to_owned()))
+/// What scopes are called, by identifier.
+async fn names(store: &Store, organisation: &Organisation) -> anyhow::Result<HashMap<String, String>> {
+    let departments = directory::departments(store, &organisation.id).await?.into_iter();
+    let users = directory::users(store, &organisation.id).await?.into_iter();
+    let own = std::iter::once((organisation.id.clone(), organisation.name.clone()));
+    let departments = departments.map(|department| (department.id, department.name));
+    Ok(own.chain(departments).chain(users.map(|user| (user.id, user.email))).collect())
+}
+
+fn name_of(names: &HashMap<String, String>, scope: &ScopeKey) -> String {
+    names.get(&*scope.id).cloned().unwrap_or_else(|| scope.id.to_string())
 }
 
 async fn show(store: &Store, budget: &BudgetRow, organisation: &Organisation) -> anyhow::Result<()> {
@@ -374,7 +376,7 @@ async fn show(store: &Store, budget: &BudgetRow, organisation: &Organisation) ->
     let lines = [
         ("name", budget.name.clone()),
         ("id", budget.id.clone()),
-        ("of", scope_text(store, organisation, &budget.scope).await?),
+        ("of", name_of(&names(store, organisation).await?, &budget.scope)),
         ("amount", format!("{} {}", amount::text(settings.amount, unit), period_name(settings.period))),
         (
             "kind",

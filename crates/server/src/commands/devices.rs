@@ -3,6 +3,7 @@
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use toktra_protocol::DeviceId;
+use toktra_store::book::{Book, Hold};
 use toktra_store::{Store, approvals, devices, directory};
 use uuid::Uuid;
 
@@ -111,23 +112,20 @@ async fn move_to(store: &Store, options: &Move) -> anyhow::Result<()> {
 }
 
 async fn decide(store: &Store, id: Uuid, approve: bool) -> anyhow::Result<()> {
-    Ok(approvals::decide(store, &id.to_string(), approve, ACTOR, now()).await?)
+    Ok(approvals::decide(store, None, &id.to_string(), approve, ACTOR, now()).await?)
 }
 
 async fn list(store: &Store, within: &InOrganisation) -> anyhow::Result<()> {
     let organisation = organisation_of(store, within).await?;
-    let rows = devices::of_organisation(store, &organisation.id).await?.into_iter().map(|device| {
+    let (book, mut devices) = Book::read_with_devices(store, now()).await?;
+    devices.retain(|device| device.organisation_id == organisation.id);
+    let rows = devices.into_iter().map(|device| {
         let directive = match device.directive_applied {
             Some(applied) => format!("{applied}/{}", device.directive_version),
             None => format!("-/{}", device.directive_version),
         };
         let seen = device.last_seen_at.and_then(|at| u64::try_from(at).ok());
-        let state = match (device.is_revoked(), &device.lock_message, &device.block_reason) {
-            (true, _, _) => "revoked",
-            (false, Some(_), _) => "locked",
-            (false, None, Some(_)) => "blocked",
-            (false, None, None) => "enrolled",
-        };
+        let state = state(&device, &book.hold(&device, now()));
         let events = device.acknowledged_sequence.to_string();
         let flag = device.flag.unwrap_or_else(|| "-".into());
         [device.id, device.hostname, state.into(), seen.map_or("-".into(), time), events, directive, flag]
@@ -135,9 +133,20 @@ async fn list(store: &Store, within: &InOrganisation) -> anyhow::Result<()> {
     print(["id", "host", "state", "last seen", "events", "directive", "flag"], rows)
 }
 
+fn state(device: &devices::Device, hold: &Hold) -> &'static str {
+    match (&hold.lock, &hold.block) {
+        _ if device.is_revoked() => "revoked",
+        (Some(_), _) if device.lock_message.is_none() => "user locked",
+        (Some(_), _) => "locked",
+        (None, Some(block)) if block.budget.is_some() => "over budget",
+        (None, Some(_)) => "blocked",
+        (None, None) => "enrolled",
+    }
+}
+
 async fn pending(store: &Store, within: &InOrganisation) -> anyhow::Result<()> {
     let organisation = organisation_of(store, within).await?;
-    let rows = approvals::waiting(store, &organisation.id).await?.into_iter().map(|waiting| {
+    let rows = approvals::waiting(store, &organisation.id, now()).await?.into_iter().map(|waiting| {
         let since = u64::try_from(waiting.requested_at).map_or("-".into(), time);
         let clones = match waiting.clones {
             0 => "-".to_owned(),

@@ -7,9 +7,11 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use toktra_protocol::BlockReason;
 use toktra_store::fleet::{self, DEVICES_PER_PAGE, Device, Fleet};
 
 use super::failure::{Failure, render};
+use super::pending::Pending;
 use super::session::Administrator;
 use super::{Console, assets, figures};
 
@@ -35,6 +37,7 @@ struct DevicesPage<'a> {
     form_token: String,
     section: &'static str,
     fleet: Fleet,
+    pending: Pending,
     rows: Vec<Row>,
     page: i64,
     pages: i64,
@@ -71,17 +74,18 @@ pub(super) async fn page(
 ) -> Result<Response, Failure> {
     let now = i64::try_from(console.clock.now().0).unwrap_or(i64::MAX);
     let organisation = administrator.session.organisation_id.as_str();
-    let fleet = fleet::fleet(&console.store, organisation, now - QUIET_AFTER_S).await?;
+    let fleet = fleet::fleet(&console.store, organisation, now - QUIET_AFTER_S, console.clock.now()).await?;
     let pages = ((fleet.devices - 1).max(0) / DEVICES_PER_PAGE + 1).min(LAST_PAGE);
     let asked = choice.ok().and_then(|Query(choice)| choice.page);
     let page = asked.as_deref().and_then(|page| page.parse().ok()).unwrap_or(1).clamp(1, pages);
-    let devices = fleet::devices(&console.store, organisation, page - 1).await?;
+    let devices = fleet::devices(&console.store, organisation, page - 1, console.clock.now()).await?;
     let page = DevicesPage {
         style: assets::style_href(),
         form_token: administrator.form_token(),
         administrator: &administrator,
         section: "devices",
         fleet,
+        pending: Pending::of(&console.store, organisation, console.clock.now()).await?,
         rows: devices.into_iter().map(|device| row(device, now)).collect(),
         page,
         pages,
@@ -136,11 +140,10 @@ fn badges(device: &Device, now: i64) -> Vec<Badge> {
     if device.user_lock_message.is_some() {
         badges.push(badge("bad", "User locked"));
     }
-    match device.block_reason.as_deref() {
-        Some("budget") => badges.push(badge("bad", "Blocked: budget")),
-        Some("provider") => badges.push(badge("warn", "Provider blocked")),
-        Some(_) => badges.push(badge("bad", "Blocked")),
-        None => {}
+    match device.hold.block.as_ref().map(|block| block.reason) {
+        Some(BlockReason::Budget) => badges.push(badge("bad", "Blocked: budget")),
+        Some(BlockReason::Provider) => badges.push(badge("warn", "Provider blocked")),
+        Some(BlockReason::Lock) | None => {}
     }
     if device.certificate_until.is_some_and(|until| until <= now) {
         badges.push(badge("bad", "Certificate expired"));
@@ -165,6 +168,9 @@ fn directive(device: &Device) -> (String, &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use toktra_protocol::Block;
+    use toktra_store::book::Hold;
+
     use super::*;
 
     const NOW: i64 = 1_800_000_000;
@@ -186,7 +192,7 @@ mod tests {
             directive_applied: Some(3),
             lock_message: None,
             user_lock_message: None,
-            block_reason: None,
+            hold: Hold::default(),
             flag: None,
         }
     }
@@ -205,7 +211,13 @@ mod tests {
     fn whatever_is_wrong_is_said_and_a_revoked_device_is_only_that() {
         let mut device = device();
         device.lock_message = Some(String::new());
-        device.block_reason = Some("budget".to_owned());
+        device.hold.block = Some(Block {
+            reason: BlockReason::Budget,
+            message: "m".to_owned(),
+            providers: Vec::new(),
+            until: None,
+            budget: None,
+        });
         device.certificate_until = Some(NOW);
         device.last_seen_at = None;
         device.flag = Some("cloned_hardware".to_owned());

@@ -91,7 +91,7 @@ pub(super) async fn page(
     let (store, organisation) = (&console.store, administrator.session.organisation_id.as_str());
     let total = reports::total(store, organisation, hours).await?;
     let previous = reports::total(store, organisation, hours.previous(now_hour)).await?;
-    let fleet = fleet::fleet(store, organisation, hours.start * 3_600).await?;
+    let fleet = fleet::fleet(store, organisation, hours.start * 3_600, console.clock.now()).await?;
     let grain = if days == 1 { Grain::Hour } else { Grain::Day };
     let moments = reports::series(store, organisation, hours, grain).await?;
     let providers = reports::by_provider(store, organisation, hours).await?;

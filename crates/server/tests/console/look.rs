@@ -39,7 +39,7 @@ async fn a_browser_shows_the_ledgers_numbers_without_a_complaint() {
         cost: total.cost_micros.point,
         tokens: total.tokens().point,
         exchanges: total.exchanges,
-        devices: toktra_store::fleet::devices(&app.store, &organisation.id, 0).await.unwrap().len(),
+        devices: toktra_store::fleet::devices(&app.store, &organisation.id, 0, now).await.unwrap().len(),
         providers: shares(reports::by_provider(&app.store, &organisation.id, hours).await.unwrap()),
         departments: shares(reports::by_department(&app.store, &organisation.id, hours).await.unwrap()),
         machines: shares(reports::by_device(&app.store, &organisation.id, hours).await.unwrap()),
