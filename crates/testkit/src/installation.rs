@@ -15,6 +15,7 @@ use serde_json::Value;
 use toktra_protocol::local::EXTENSION_SOCKET;
 
 use crate::lab::{Lab, PROXY_PORT};
+use crate::past::Past;
 use crate::process::{Process, binary, output, until};
 
 /// The organisation.
@@ -107,6 +108,29 @@ pub struct Installation {
 impl Installation {
     /// Sets everything up, telling each step, and waits until traffic would be metered.
     pub fn start(mut step: impl FnMut(&str)) -> anyhow::Result<Self> {
+        let mut installation = Self::with_backend(&mut step)?;
+        step("a one-time token, and an agent that enrols with it");
+        installation.enrol()?;
+        installation.restart(Part::Agent)?;
+        step("the extension on the live kernel, limited to the lab's cgroup");
+        installation.restart(Part::Extension)?;
+        Ok(installation)
+    }
+
+    /// A device that enrolled so long ago and has been off since, at a moment at which the backend
+    /// is away.
+    pub fn start_after(age: Duration) -> anyhow::Result<Self> {
+        let mut installation = Self::with_backend(&mut |_: &str| ())?;
+        installation.processes[Part::Server as usize] = None;
+        let past = Past::serve(&installation.state("server"), installation.port, age)?;
+        installation.enrol()?;
+        past.end()?;
+        installation.restart(Part::Agent)?;
+        installation.restart(Part::Extension)?;
+        Ok(installation)
+    }
+
+    fn with_backend(step: &mut impl FnMut(&str)) -> anyhow::Result<Self> {
         step("network namespaces, a cgroup and the provider simulator");
         let lab = Lab::new()?;
         let mut installation = Self {
@@ -120,11 +144,6 @@ impl Installation {
         };
         step("a backend on its embedded database, with an organisation and a department");
         installation.start_backend()?;
-        step("a one-time token, and an agent that enrols with it");
-        installation.enrol()?;
-        installation.restart(Part::Agent)?;
-        step("the extension on the live kernel, limited to the lab's cgroup");
-        installation.restart(Part::Extension)?;
         Ok(installation)
     }
 
