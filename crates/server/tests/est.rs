@@ -77,8 +77,8 @@ async fn est_gives_what_enrolment_and_renewal_give_and_refuses_what_they_refuse(
     let waiting = post(&mut client, ENROL, Some(&token), &csr).await;
     assert_eq!((waiting.status.as_u16(), waiting.retry_after), (202, Some(30)));
     let (store, now) = (&backend.app.store, backend.app.clock.now());
-    let requests = approvals::waiting(store, &backend.organisation.id).await.unwrap();
-    approvals::decide(store, &requests[0].id, true, "ada", now).await.unwrap();
+    let requests = approvals::waiting(store, &backend.organisation.id, now).await.unwrap();
+    approvals::decide(store, None, &requests[0].id, true, "ada", now).await.unwrap();
     certificates(&post(&mut client, ENROL, Some(&token), &csr).await);
     assert_eq!(audit::verify(store, None).await.unwrap().fault, None);
     backend.stop().await;

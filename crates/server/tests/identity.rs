@@ -104,13 +104,13 @@ async fn a_device_with_a_reusable_token_is_told_to_wait_and_then_enrols_by_itsel
     assert_eq!(backend.enrol(&token, &refused).await.code(), Code::Pending);
     assert_eq!(backend.enrol(&token, &Key::new().csr()).await.code(), Code::TokenClosed);
     let (store, now) = (&backend.app.store, backend.app.clock.now());
-    let waiting = approvals::waiting(store, &backend.organisation.id).await.unwrap();
+    let waiting = approvals::waiting(store, &backend.organisation.id, now).await.unwrap();
     assert_eq!(waiting.len(), 2);
     for one in &waiting {
-        approvals::decide(store, &one.id, true, "ada", now).await.unwrap();
+        approvals::decide(store, None, &one.id, true, "ada", now).await.unwrap();
     }
     assert_eq!(backend.enrol(&token, &csr).await.status, 200);
-    let denied = waiting.iter().map(|one| approvals::decide(store, &one.id, false, "ada", now));
+    let denied = waiting.iter().map(|one| approvals::decide(store, None, &one.id, false, "ada", now));
     for decision in denied {
         let _ = decision.await;
     }

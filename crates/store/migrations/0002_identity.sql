@@ -24,7 +24,6 @@ CREATE INDEX certificates_by_issuer ON certificates (issuer, not_after);
 ALTER TABLE enrolment_tokens ADD COLUMN label TEXT NOT NULL DEFAULT '';
 ALTER TABLE enrolment_tokens ADD COLUMN reusable BIGINT NOT NULL DEFAULT 0; -- 1: devices wait for approval
 ALTER TABLE enrolment_tokens ADD COLUMN device_limit BIGINT NOT NULL DEFAULT 1;
-ALTER TABLE enrolment_tokens ADD COLUMN devices BIGINT NOT NULL DEFAULT 0; -- enrolled or waiting by it
 ALTER TABLE enrolment_tokens ADD COLUMN withdrawn_at BIGINT;
 
 -- Devices that came with a reusable token. The row stays after the decision.
@@ -44,6 +43,7 @@ CREATE TABLE enrolment_requests (
     decided_by TEXT,
     device_id TEXT REFERENCES devices (id)
 );
+CREATE INDEX enrolment_requests_by_token ON enrolment_requests (token_hash, state);
 CREATE INDEX enrolment_requests_waiting ON enrolment_requests (organisation_id, state, requested_at);
 
 -- Each row's hash covers the hash before it and the row (docs/identity.md has the exact bytes).

@@ -113,7 +113,7 @@ async fn create(
 
 async fn list(store: &Store, within: &InOrganisation) -> anyhow::Result<()> {
     let organisation = organisation_of(store, within).await?;
-    let rows = tokens::of_organisation(store, &organisation.id).await?.into_iter().map(|token| {
+    let rows = tokens::of_organisation(store, &organisation.id, now()).await?.into_iter().map(|token| {
         let kind = if token.reusable == 0 { "one-time" } else { "reusable" };
         let until = u64::try_from(token.expires_at).map_or("-".into(), time);
         let devices = format!("{}/{}", token.devices, token.device_limit);

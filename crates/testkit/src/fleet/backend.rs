@@ -257,9 +257,9 @@ impl Backend {
     /// Approves every device that waits; how many.
     pub async fn approve_all(&self) -> anyhow::Result<usize> {
         let store = &self.app()?.store;
-        let waiting = approvals::waiting(store, &self.organisation.id).await?;
+        let waiting = approvals::waiting(store, &self.organisation.id, self.now()).await?;
         for request in &waiting {
-            approvals::decide(store, &request.id, true, ADMINISTRATOR, self.now()).await?;
+            approvals::decide(store, None, &request.id, true, ADMINISTRATOR, self.now()).await?;
         }
         Ok(waiting.len())
     }
