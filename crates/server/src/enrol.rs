@@ -1,9 +1,8 @@
 //! `POST /v1/enroll`: a token and a certificate signing request in, a device's identity out. The
 //! same door serves EST ([`crate::est`]).
 //!
-//! Invariants: there is one way to a new device, [`grant`], whatever the protocol; every refusal
-//! passes [`settle`], which counts it against the address and audits it within limits. Waiting for
-//! approval is no refusal in this sense, since a thousand laptops behind one address may wait.
+//! Invariants: there is one way to a new device, [`grant`], whatever the protocol; it counts every
+//! refusal against the address and audits it within limits. Waiting for approval is no refusal in this sense, since a thousand laptops behind one address may wait.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -18,6 +17,7 @@ use toktra_protocol::event::TEXT_LIMIT;
 use toktra_protocol::{Code, DeviceId, UnixSeconds};
 use toktra_store::audit::{self, Deed};
 use toktra_store::enrolment::{self, Attempt, EnrolError, NewCertificate};
+use toktra_store::tokens;
 use zeroize::Zeroizing;
 
 use crate::app::{App, SharedApp};
@@ -51,11 +51,7 @@ pub async fn enroll(
     may_try(&app, address, now)?;
     require_json(request.headers())?;
     let body = read_body(request.into_body(), REQUEST_LIMIT).await?;
-    let outcome = match read(&body) {
-        Ok(application) => grant(&app, address, application, now).await,
-        Err(refusal) => Err(refusal),
-    };
-    settle(&app, address, outcome, now).await.map(Json)
+    grant(&app, address, read(&body), now).await.map(Json)
 }
 
 /// Whether this address was not refused too often lately.
@@ -69,21 +65,45 @@ pub fn may_try(app: &App, address: IpAddr, now: UnixSeconds) -> Result<(), Refus
     })
 }
 
-/// Enrols a device in a transaction of its own.
+/// Enrols a device in a transaction of its own. A refusal, also to read what was sent, is counted
+/// and audited.
 pub async fn grant(
     app: &App,
     address: IpAddr,
-    application: Application,
+    application: Result<Application, Refusal>,
     now: UnixSeconds,
 ) -> Result<EnrolResponse, Refusal> {
-    let token_hash = token_hash(&application.token);
-    app.refusals.may_use(&token_hash, now).map_err(|seconds| {
+    let (token, outcome) = match application {
+        Ok(application) => {
+            let token = token_hash(&application.token);
+            let outcome = admit(app, address, &token, &application, now).await;
+            (Some(token), outcome)
+        }
+        Err(refusal) => (None, Err(refusal)),
+    };
+    if let Err(refusal) = &outcome
+        && !matches!(refusal.code(), Code::Pending | Code::RateLimited | Code::Internal | Code::Busy)
+        && app.refusals.note(address, now)
+    {
+        audit_enrolment(app, address, token.as_deref(), refusal).await;
+    }
+    outcome
+}
+
+async fn admit(
+    app: &App,
+    address: IpAddr,
+    token_hash: &str,
+    application: &Application,
+    now: UnixSeconds,
+) -> Result<EnrolResponse, Refusal> {
+    app.refusals.may_use(token_hash, now).map_err(|seconds| {
         Refusal::new(Code::RateLimited, "Too many enrolments with this token were refused. Try again later.")
             .retry_after(seconds)
     })?;
     let csr = &application.csr;
     let attempt = Attempt {
-        token_hash: &token_hash,
+        token_hash,
         public_key: &csr.key_id(),
         description: &application.description,
         address: &address.to_string(),
@@ -97,7 +117,7 @@ pub async fn grant(
     .await
     .map_err(|error| {
         if !matches!(error, EnrolError::TokenUnknown | EnrolError::Pending | EnrolError::WaitingFull) {
-            app.refusals.note_token(&token_hash, now);
+            app.refusals.note_token(token_hash, now);
         }
         enrol_refusal(&error)
     })?;
@@ -112,25 +132,29 @@ pub async fn grant(
     })
 }
 
-/// Counts and audits a refusal.
-pub async fn settle<T>(
-    app: &App,
-    address: IpAddr,
-    outcome: Result<T, Refusal>,
-    now: UnixSeconds,
-) -> Result<T, Refusal> {
-    if let Err(refusal) = &outcome
-        && !matches!(refusal.code(), Code::Pending | Code::RateLimited | Code::Internal | Code::Busy)
-        && app.refusals.note(address, now)
-    {
-        audit_refusal(app, "enrol_refused", &address.to_string(), "", refusal).await;
-    }
-    outcome
+/// Audits a refused enrolment: of which organisation, and by which token, where there is such a token.
+async fn audit_enrolment(app: &App, address: IpAddr, token: Option<&str>, refusal: &Refusal) {
+    let issued = match token {
+        Some(token) => tokens::issuer(&app.store, token).await,
+        None => Ok(None),
+    };
+    let organisation = issued.unwrap_or_else(|error| {
+        tracing::error!(%error, "The organisation of a refused enrolment could not be found.");
+        None
+    });
+    let subject = token.filter(|_| organisation.is_some()).map_or("", tokens::name);
+    let deed = Deed {
+        organisation: organisation.as_deref(),
+        actor: &address.to_string(),
+        action: "enrol_refused",
+        subject,
+        detail: refusal.code().name(),
+    };
+    audit_refusal(app, deed).await;
 }
 
 /// Writes a refusal to the audit trail. The caller has limits.
-pub async fn audit_refusal(app: &App, action: &str, actor: &str, subject: &str, refusal: &Refusal) {
-    let deed = Deed { organisation: None, actor, action, subject, detail: refusal.code().name() };
+pub async fn audit_refusal(app: &App, deed: Deed<'_>) {
     if let Err(error) = audit::record_alone(&app.store, app.clock.now(), deed).await {
         tracing::error!(%error, "A refusal could not be audited.");
     }

@@ -21,7 +21,7 @@ use toktra_protocol::enrol::{DeviceDescription, REQUEST_LIMIT};
 use zeroize::Zeroizing;
 
 use crate::app::SharedApp;
-use crate::enrol::{Application, grant, may_try, read_csr, settle};
+use crate::enrol::{Application, grant, may_try, read_csr};
 use crate::ingest::read_body;
 use crate::peer::{Caller, Peer};
 use crate::refusal::Refusal;
@@ -58,14 +58,12 @@ async fn simpleenroll(
         Err(refusal) => Err(refusal),
         Ok(()) => {
             let description = description(request.headers(), &peer);
-            let outcome = match read(request).await {
-                Ok((Some(token), csr)) => {
-                    grant(&app, address, Application { token, description, csr }, now).await
-                }
+            let application = match read(request).await {
+                Ok((Some(token), csr)) => Ok(Application { token, description, csr }),
                 Ok((None, _)) => return unauthorised(),
                 Err(refusal) => Err(refusal),
             };
-            settle(&app, address, outcome, now).await
+            grant(&app, address, application, now).await
         }
     };
     outcome.and_then(|enrolled| leaf(&enrolled.certificate_chain)).unwrap_or_else(refused)
@@ -78,9 +76,12 @@ async fn simplereenroll(
     request: Request,
 ) -> Result<Response, Refusal> {
     let caller = Caller::admit_to_renew(&app, &peer).await?;
-    let (_, csr) = read(request).await?;
-    let renewed = certify(&app, &caller, &app.authority(), (None, &csr), app.clock.now()).await?;
-    leaf(&renewed.chain_pem)
+    let renewed = async {
+        let (_, csr) = read(request).await?;
+        certify(&app, &caller, &app.authority(), (None, &csr), app.clock.now()).await
+    };
+    let renewed = renewed.await;
+    leaf(&caller.settle(&app, "renew_refused", renewed).await?.chain_pem)
 }
 
 async fn read(request: Request) -> Result<(Option<Zeroizing<String>>, VerifiedCsr), Refusal> {

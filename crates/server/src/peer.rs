@@ -7,6 +7,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::OwnedSemaphorePermit;
 use toktra_pki::{DeviceIdentity, DeviceTrust};
 use toktra_protocol::Code;
+use toktra_store::audit::Deed;
 use toktra_store::certificates::{self, Shown, Worth};
 use toktra_store::renewal;
 
@@ -88,12 +89,20 @@ impl Caller {
         shown(&self.identity)
     }
 
-    /// Writes a refusal of this device to the audit trail, unless the like was written lately.
-    pub async fn audit(&self, app: &App, action: &str, refusal: &Refusal) {
-        let device = self.identity.device;
-        if app.refusals.is_news(Refused::Device(device), refusal.code(), app.clock.now()) {
-            audit_refusal(app, action, &device.to_string(), &self.identity.serial, refusal).await;
+    /// Writes a refusal of what this device asked to the audit trail, unless the like was written lately.
+    pub async fn settle<T>(
+        &self,
+        app: &App,
+        action: &str,
+        outcome: Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        if let Err(refusal) = &outcome
+            && !matches!(refusal.code(), Code::Internal | Code::Busy)
+            && app.refusals.is_news(Refused::Device(self.identity.device), refusal.code(), app.clock.now())
+        {
+            audit_device(app, &self.identity, action, refusal).await;
         }
+        outcome
     }
 
     async fn judge_and_audit(app: &App, peer: &Peer, time: Time) -> Result<Self, Refusal> {
@@ -196,24 +205,39 @@ fn shown(identity: &DeviceIdentity) -> Shown {
 /// long ago flags its device.
 async fn note_refusal(app: &App, peer: &Peer, refusal: &Refusal) {
     let now = app.clock.now();
-    let (refused, actor, serial) = match &peer.who {
+    let refused = match &peer.who {
         Who::Anonymous => return,
-        Who::Stranger => (Refused::Stranger(peer.address.ip()), peer.address.ip().to_string(), ""),
-        Who::Device(identity) => {
-            (Refused::Device(identity.device), identity.device.to_string(), &*identity.serial)
-        }
+        Who::Stranger => Refused::Stranger(peer.address.ip()),
+        Who::Device(identity) => Refused::Device(identity.device),
     };
     if matches!(refusal.code(), Code::RateLimited | Code::Internal | Code::Busy)
         || !app.refusals.is_news(refused, refusal.code(), now)
     {
         return;
     }
-    audit_refusal(app, "request_refused", &actor, serial, refusal).await;
-    if let (Code::CertificateSuperseded, Refused::Device(device)) = (refusal.code(), refused)
-        && let Err(error) = renewal::flag_superseded(&app.store, device, serial, now).await
+    let Who::Device(identity) = &peer.who else {
+        let (actor, detail) = (&peer.address.ip().to_string(), refusal.code().name());
+        let deed = Deed { organisation: None, actor, action: "request_refused", subject: "", detail };
+        return audit_refusal(app, deed).await;
+    };
+    audit_device(app, identity, "request_refused", refusal).await;
+    if refusal.code() == Code::CertificateSuperseded
+        && let Err(error) = renewal::flag_superseded(&app.store, identity.device, &identity.serial, now).await
     {
         tracing::error!(%error, "A device could not be flagged.");
     }
+}
+
+/// Writes a refusal of a device to the audit trail, under the organisation that its certificate names.
+async fn audit_device(app: &App, identity: &DeviceIdentity, action: &str, refusal: &Refusal) {
+    let deed = Deed {
+        organisation: Some(&identity.organisation.to_string()),
+        actor: &identity.device.to_string(),
+        action,
+        subject: &identity.serial,
+        detail: refusal.code().name(),
+    };
+    audit_refusal(app, deed).await;
 }
 
 /// The device is not in the database.

@@ -3,8 +3,9 @@
 //!
 //! Limits: [`PER_ADDRESS`] refused enrolments of an address, as many of a token, and [`AUDITED`]
 //! audit rows of all of them in a [`WINDOW_S`]; beyond [`ADDRESSES`] addresses or tokens the table
-//! starts anew. Of refused requests of devices, one audit row for each device (or network, of
-//! strangers) and code in an [`HOUR_S`], at most [`NEWS`].
+//! starts anew. Of refused requests, one audit row for each device (or network, of strangers)
+//! and code in an [`HOUR_S`]: at most [`STRANGERS_NEWS`] of strangers, who may have any number of
+//! addresses and must not hide what devices do, and [`DEVICES_NEWS`] of devices.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,7 +18,8 @@ const PER_ADDRESS: u32 = 20;
 const AUDITED: u32 = 120;
 const ADDRESSES: usize = 10_000;
 const HOUR_S: u64 = 3600;
-const NEWS: usize = 2000;
+const STRANGERS_NEWS: usize = 2000;
+const DEVICES_NEWS: usize = 20_000;
 
 /// The tables of the current minute and hour.
 #[derive(Debug, Default)]
@@ -27,7 +29,7 @@ pub struct Refusals {
 }
 
 /// Whose request was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// A device of ours.
     Device(DeviceId),
@@ -38,7 +40,8 @@ pub enum Refused {
 #[derive(Debug, Default)]
 struct Hour {
     number: u64,
-    known: HashSet<(Refused, Code)>,
+    strangers: HashSet<(IpAddr, Code)>,
+    devices: HashSet<(DeviceId, Code)>,
 }
 
 #[derive(Debug, Default)]
@@ -94,15 +97,18 @@ impl Refusals {
 
     /// Whether the refusal of a request is to be written to the audit trail.
     pub fn is_news(&self, refused: Refused, code: Code, now: UnixSeconds) -> bool {
-        let refused = match refused {
-            Refused::Stranger(address) => Refused::Stranger(network(address)),
-            device => device,
-        };
         let mut hour = self.hour.lock().unwrap_or_else(PoisonError::into_inner);
         if hour.number != now.0 / HOUR_S {
-            *hour = Hour { number: now.0 / HOUR_S, known: HashSet::new() };
+            *hour = Hour { number: now.0 / HOUR_S, ..Hour::default() };
         }
-        hour.known.len() < NEWS && hour.known.insert((refused, code))
+        match refused {
+            Refused::Stranger(address) => {
+                hour.strangers.len() < STRANGERS_NEWS && hour.strangers.insert((network(address), code))
+            }
+            Refused::Device(device) => {
+                hour.devices.len() < DEVICES_NEWS && hour.devices.insert((device, code))
+            }
+        }
     }
 
     fn within<T>(&self, now: UnixSeconds, act: impl FnOnce(&mut Window) -> T) -> T {
@@ -167,7 +173,9 @@ mod tests {
                 refusals.is_news(stranger, Code::CertificateRequired, UnixSeconds(14_400))
             })
             .count();
-        assert_eq!(strangers, NEWS);
+        assert_eq!(strangers, STRANGERS_NEWS);
+        let news = refusals.is_news(device, Code::CertificateSuperseded, UnixSeconds(14_400));
+        assert!(news, "strangers do not hide a device");
     }
 
     #[test]

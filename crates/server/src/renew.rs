@@ -24,25 +24,29 @@ pub async fn renew(
     request: Request,
 ) -> Result<Json<RenewResponse>, Refusal> {
     let caller = Caller::admit_to_renew(&app, &peer).await?;
+    let outcome = answer(&app, &caller, request).await;
+    caller.settle(&app, "renew_refused", outcome).await.map(Json)
+}
+
+async fn answer(app: &App, caller: &Caller, request: Request) -> Result<RenewResponse, Refusal> {
     require_json(request.headers())?;
     let body = read_body(request.into_body(), REQUEST_LIMIT).await?;
     let RenewRequest { csr, device } =
         serde_json::from_slice(&body).map_err(|error| bad_json("a renewal", &error))?;
     check(&device)?;
     let csr = read_csr(&csr)?;
-    let now = app.clock.now();
-    let authority = app.authority();
-    let renewed = certify(&app, &caller, &authority, (Some(&device), &csr), now).await?;
-    Ok(Json(RenewResponse {
+    let (now, authority) = (app.clock.now(), app.authority());
+    let renewed = certify(app, caller, &authority, (Some(&device), &csr), now).await?;
+    Ok(RenewResponse {
         certificate_chain: renewed.chain_pem,
         organisation: renewed.holder.organisation,
         department: renewed.holder.department,
         roots: authority.roots_pem().to_owned(),
         server_time: now,
-    }))
+    })
 }
 
-/// Certifies the new key of a device that was let in. A refusal is audited.
+/// Certifies the new key of a device that was let in.
 pub async fn certify(
     app: &App,
     caller: &Caller,
@@ -56,14 +60,7 @@ pub async fn certify(
         let organisation = holder.organisation_id.parse()?;
         Ok(row(authority, authority.issue_device(csr, organisation, shown.device, now)?, csr))
     });
-    match renewed.await {
-        Ok(renewed) => Ok(renewed),
-        Err(error) => {
-            let refusal = renew_refusal(&error);
-            caller.audit(app, "renew_refused", &refusal).await;
-            Err(refusal)
-        }
-    }
+    renewed.await.map_err(|error| renew_refusal(&error))
 }
 
 fn renew_refusal(error: &RenewError) -> Refusal {

@@ -13,7 +13,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use support::{API, Backend, Client, Device, INGEST, Key, Reply, enrol_request};
 use toktra_protocol::enrol::{EnrolResponse, RenewRequest, RenewResponse, ServerTime};
 use toktra_protocol::{Code, UnixSeconds};
-use toktra_store::{approvals, audit, devices};
+use toktra_store::audit::AuditRow;
+use toktra_store::{approvals, audit, devices, tokens};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 const DAY_S: u64 = 86_400;
@@ -40,6 +41,11 @@ impl Backend {
 
     async fn is_audited(&self, action: &str, code: Code) -> bool {
         self.actions().await.contains(&(action.to_owned(), code.name().to_owned()))
+    }
+
+    async fn row(&self, action: &str, code: Code) -> AuditRow {
+        let rows = audit::newest(&self.app.store, 1000).await.unwrap();
+        rows.into_iter().find(|row| row.action == action && row.detail == code.name()).unwrap()
     }
 
     /// Ends the backend, whose audit trail must be whole whatever happened.
@@ -84,9 +90,13 @@ async fn a_guessed_token_and_a_key_that_was_certified_are_refused_and_audited() 
     assert_eq!(backend.enrol("guessed", &Key::new().csr()).await.code(), Code::TokenUnknown);
     assert_eq!(backend.enrol(&token, &device.key.csr()).await.code(), Code::KeyUsed);
     assert_eq!(backend.rows().await, rows);
-    for code in [Code::TokenUnknown, Code::KeyUsed] {
-        assert!(backend.is_audited("enrol_refused", code).await);
-    }
+    let refused = |code: Code| backend.row("enrol_refused", code);
+    assert_eq!(refused(Code::TokenUnknown).await.organisation_id, None);
+    let row = refused(Code::KeyUsed).await;
+    assert_eq!(row.organisation_id.as_ref(), Some(&backend.organisation.id));
+    let now = backend.app.clock.now();
+    let tokens = tokens::of_organisation(&backend.app.store, &backend.organisation.id, now).await.unwrap();
+    assert!(tokens.iter().any(|token| token.used_at.is_none() && token.name() == row.subject));
     backend.end().await;
 }
 
@@ -220,7 +230,10 @@ async fn nobody_renews_with_a_key_again_or_with_what_is_no_request() {
     assert_eq!(client.post_json("/v1/renew", vec![b' '; 16 * 1024 + 1]).await.code(), Code::TooLarge);
     assert_eq!(client.get("/v1/renew").await.code(), Code::Method);
     assert_eq!(backend.rows().await, rows);
-    assert!(backend.is_audited("renew_refused", Code::KeyUsed).await);
+    for code in [Code::KeyUsed, Code::BadCsr, Code::BadRequest, Code::TooLarge] {
+        let row = backend.row("renew_refused", code).await;
+        assert_eq!(row.organisation_id.as_ref(), Some(&backend.organisation.id), "{code:?}");
+    }
     backend.end().await;
 }
 
