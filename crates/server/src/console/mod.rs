@@ -14,6 +14,7 @@ mod headers;
 mod locks;
 mod origin;
 mod overview;
+mod pending;
 mod session;
 mod sign_in;
 mod throttle;
@@ -52,6 +53,8 @@ pub fn router(store: Store, clock: Clock) -> Router {
     Router::new()
         .route("/", get(overview::page))
         .route("/devices", get(devices::page))
+        .route("/devices/approve", post(pending::approve))
+        .route("/devices/deny", post(pending::deny))
         .route("/devices/lock", post(locks::lock))
         .route("/devices/unlock", post(locks::unlock))
         .route("/login", get(sign_in::page).post(sign_in::sign_in))

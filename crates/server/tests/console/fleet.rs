@@ -10,9 +10,10 @@ use toktra_server::password;
 use toktra_store::directory::{
     Department, Organisation, create_department, create_organisation, create_user,
 };
-use toktra_store::enrolment::{self, Attempt, Grant, NewCertificate};
+use toktra_store::enrolment::{self, Attempt, EnrolError, Grant, NewCertificate};
 use toktra_store::ledger::{Cost, Ledger, Tariff};
 use toktra_store::price_mix::Share;
+use toktra_store::tokens::{self, Use};
 use toktra_store::{Store, accounts, devices};
 
 pub const NAME: &str = "ada";
@@ -129,6 +130,28 @@ pub async fn device(
     id
 }
 
+/// A device that waits for approval.
+pub async fn waiting(store: &Store, organisation: &Organisation, hostname: &str, now: UnixSeconds) {
+    let hash = uuid::Uuid::new_v4().to_string();
+    let grant = Grant { organisation, department: None, user: None };
+    let uses = (grant, Use::Reusable { devices: 1 }, "image");
+    tokens::create(store, &hash, uses, now.plus(60), "test", now).await.unwrap();
+    let attempt = Attempt {
+        token_hash: &hash,
+        public_key: &hash,
+        description: &DeviceDescription {
+            hostname: hostname.to_owned(),
+            platform: "linux".to_owned(),
+            agent_version: "0.1.0".to_owned(),
+            hardware: None,
+        },
+        address: "192.0.2.1",
+        device: uuid::Uuid::now_v7(),
+    };
+    let pending = enrolment::enrol(store, &attempt, now, |_, _| Err("nothing is issued".into())).await;
+    assert!(matches!(pending, Err(EnrolError::Pending)));
+}
+
 /// Books events for a device that has none yet.
 pub async fn book(ledger: &Ledger, device: DeviceId, bodies: Vec<(Minute, EventBody)>) {
     let mut sequence = 0;
@@ -200,6 +223,7 @@ pub async fn month(store: &Store, organisation: &Organisation, now: UnixSeconds)
     };
     devices::set_department_block(store, &departments[2], Some(&block), "test", now).await.unwrap();
     devices::set_lock(store, ids[7], Some("Lost"), "test", now).await.unwrap();
+    waiting(store, organisation, "new-thinkpad", now).await;
     devices::revoke(store, ids[8], "test", now).await.unwrap();
     drop(ledger);
 }

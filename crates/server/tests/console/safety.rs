@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::StatusCode;
 use toktra_store::accounts::{ATTEMPTS_BEFORE_LOCK, LOCK_DURATION_S};
-use toktra_store::audit;
+use toktra_store::{approvals, audit};
 
 use super::client::{HOST, House, NOW};
 use super::fleet;
@@ -173,6 +173,47 @@ async fn a_form_that_is_no_form_or_too_large_is_refused_and_changes_nothing() {
     assert_eq!(client.send(json).await.status, StatusCode::BAD_REQUEST);
     let long = format!("name={}&password=x", "n".repeat(300));
     assert_eq!(client.post("/login", &long).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_waiting_device_is_decided_on_by_a_form_of_the_session_and_only_of_its_organisation() {
+    let house = House::new().await;
+    let elsewhere = fleet::organisation(&house.store, "Elsewhere", "eve", NOW).await;
+    fleet::waiting(&house.store, &elsewhere, "theirs", NOW).await;
+    fleet::waiting(&house.store, &house.organisation, "<b>one", NOW).await;
+    fleet::waiting(&house.store, &house.organisation, "two", NOW).await;
+    let waiting =
+        async |organisation: &str| approvals::waiting(&house.store, organisation, NOW).await.unwrap();
+    let theirs = waiting(&elsewhere.id).await[0].id.clone();
+    let ours = waiting(&house.organisation.id).await;
+    let mut client = house.signed_in().await;
+    let page = client.get("/devices").await;
+    assert!(
+        page.text.contains("&#60;b&#62;one") && page.text.contains("image") && !page.text.contains("theirs")
+    );
+    let token = page.form_token().to_owned();
+    let form = |token: &str, id: &str| format!("token={token}&request={id}");
+    for (form, status) in [
+        (form("x", &ours[0].id), StatusCode::FORBIDDEN),
+        (form(&token, &theirs), StatusCode::NOT_FOUND),
+        (form(&token, "x"), StatusCode::BAD_REQUEST),
+    ] {
+        assert_eq!(client.post("/devices/approve", &form).await.status, status, "{form}");
+    }
+    let foreign = client.request("POST", "/devices/approve").header("origin", "https://evil.example");
+    let foreign = foreign.header("content-type", "application/x-www-form-urlencoded");
+    let foreign = foreign.body(form(&token, &ours[0].id).into()).unwrap();
+    assert_eq!(client.send(foreign).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(waiting(&house.organisation.id).await.len(), 2);
+    for (path, request) in [("/devices/approve", &ours[0]), ("/devices/deny", &ours[1])] {
+        let reply = client.post(path, &form(&token, &request.id)).await;
+        assert_eq!((reply.status, reply.location()), (StatusCode::SEE_OTHER, "/devices"));
+    }
+    assert!(!client.get("/devices").await.text.contains("Waiting for approval"));
+    let trail = audit::newest(&house.store, 2).await.unwrap();
+    let done: Vec<_> = trail.iter().map(|row| (row.actor.as_str(), row.action.as_str())).collect();
+    assert_eq!(done, [(fleet::NAME, "deny"), (fleet::NAME, "approve")]);
+    assert_eq!(waiting(&elsewhere.id).await.len(), 1);
 }
 
 #[tokio::test]
