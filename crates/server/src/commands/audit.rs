@@ -39,9 +39,9 @@ pub async fn audit(store: &Store, command: Audit) -> anyhow::Result<()> {
 async fn list(store: &Store, limit: u32) -> anyhow::Result<()> {
     let rows = audit::newest(store, limit).await?.into_iter().map(|row| {
         let at = u64::try_from(row.at).unwrap_or_default();
-        [time(at), row.actor, row.action, row.subject, row.detail]
+        [row.id.to_string(), time(at), row.actor, row.action, row.subject, row.detail]
     });
-    print(["at", "actor", "action", "subject", "detail"], rows)
+    print(["row", "at", "actor", "action", "subject", "detail"], rows)
 }
 
 async fn verify(store: &Store, noted: Option<&Link>) -> anyhow::Result<()> {
