@@ -50,6 +50,8 @@ struct Threshold {
     period_start: UnixSeconds,
     period_end: UnixSeconds,
     percent: u8,
+    #[serde(default)]
+    limit: u64,
 }
 
 /// What makes a block another one.
@@ -127,13 +129,22 @@ impl Announced {
     }
 
     fn threshold(&mut self, budget: &Budget, status: &Status, situation: &Situation<'_>) -> Option<Notice> {
-        let percent = budget.threshold_reached()?;
-        let said = self.thresholds.get(&budget.id);
-        if said.is_some_and(|said| said.period_start == budget.period_start && said.percent >= percent) {
+        let Budget { period_start, period_end, limit, .. } = *budget;
+        let percent = budget.threshold_reached().unwrap_or_default();
+        let said = self.thresholds.get_mut(&budget.id).filter(|said| said.period_start == period_start);
+        if let Some(said) = said {
+            // Of more, less is spent: what comes then is said again, where it stands now is not.
+            if limit > said.limit {
+                said.percent = said.percent.min(percent);
+            }
+            said.limit = limit;
+            if said.percent >= percent {
+                return None;
+            }
+        } else if percent == 0 {
             return None;
         }
-        let Budget { period_start, period_end, .. } = *budget;
-        self.thresholds.insert(budget.id.clone(), Threshold { period_start, period_end, percent });
+        self.thresholds.insert(budget.id.clone(), Threshold { period_start, period_end, percent, limit });
         // The block says it already.
         let blocked = block_in_force(status, situation.now)
             .is_some_and(|block| block.budget.as_deref() == Some(budget.id.as_str()));
@@ -238,6 +249,18 @@ mod tests {
         let mut next = at(800_000);
         next.budgets[0].period_start = NOW;
         assert_eq!(news(&mut after_restart, &next).len(), 1);
+    }
+
+    #[test]
+    fn a_limit_that_was_raised_is_warned_of_again_on_the_way_to_it() {
+        let mut announced = Announced::default();
+        let at = |limit, point| Status { budgets: vec![budget(limit, point)], ..well() };
+        assert_eq!(news(&mut announced, &at(100, 100)).len(), 1);
+        assert!(news(&mut announced, &at(200, 100)).is_empty(), "half of it is no news");
+        assert_eq!(news(&mut announced, &at(200, 180)).len(), 1, "90 % of more");
+        assert!(news(&mut announced, &at(201, 181)).is_empty(), "where it stands already is no news");
+        assert_eq!(news(&mut announced, &at(201, 201)).len(), 1);
+        assert!(news(&mut announced, &at(150, 201)).is_empty(), "nor is a lower limit");
     }
 
     #[test]

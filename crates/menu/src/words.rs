@@ -159,7 +159,7 @@ pub fn scope(scope: Scope) -> &'static str {
     match scope {
         Scope::Organisation => "the organisation",
         Scope::Department => "the department",
-        Scope::User => "you alone",
+        Scope::User => "the devices of this device's user",
     }
 }
 
