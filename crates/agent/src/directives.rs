@@ -11,6 +11,7 @@ use hyper::body::Bytes;
 use tokio::time::{Instant, sleep};
 use toktra_identity::{Credential, Store};
 use toktra_protocol::codec::DIRECTIVE_PATH;
+use toktra_protocol::directive::DirectivePoll;
 use toktra_protocol::{Directive, SignedDirective};
 
 use crate::backoff::Backoff;
@@ -105,8 +106,8 @@ impl<S: Store> Follower<S> {
     async fn poll(&mut self) -> Result<bool, PollError> {
         let current = self.board.policy().borrow().directive.clone();
         let version = current.as_ref().map(|directive| directive.version);
-        let applied = version.map(|version| format!("&applied={version}")).unwrap_or_default();
-        let uri = format!("{DIRECTIVE_PATH}?after={}{applied}", version.unwrap_or(0));
+        let poll = DirectivePoll { after: version.unwrap_or(0), applied: version };
+        let uri = format!("{DIRECTIVE_PATH}?{}", poll.query());
         let request = Request::get(uri).body(Full::new(Bytes::new()))?;
         let answer = self.host.ask(request, ANSWER_TIMEOUT).await?;
         let signed: SignedDirective = serde_json::from_slice(&answer.body)?;

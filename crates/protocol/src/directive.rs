@@ -76,6 +76,25 @@ pub enum BlockReason {
     Provider,
 }
 
+/// What a device says when it asks for its directive: the query of the long poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectivePoll {
+    /// Wait for a version beyond this; absent or 0: answer at once.
+    #[serde(default)]
+    pub after: u64,
+    /// The version that it runs.
+    #[serde(default)]
+    pub applied: Option<u64>,
+}
+
+impl DirectivePoll {
+    /// As the query of a URI.
+    pub fn query(&self) -> String {
+        let applied = self.applied.map(|applied| format!("&applied={applied}")).unwrap_or_default();
+        format!("after={}{applied}", self.after)
+    }
+}
+
 /// The document as it travels: the exact bytes that were signed, and the signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

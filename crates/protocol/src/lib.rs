@@ -7,6 +7,7 @@
 
 pub mod budget;
 pub mod codec;
+pub mod dictionary;
 pub mod directive;
 pub mod domain;
 pub mod enrol;

@@ -1,11 +1,25 @@
-//! Holds the promise of X10: nothing that leaves a device, or waits on it to leave, has
-//! room for a sequence of sizes or times, or for a time finer than a minute.
+//! Holds the promise of X10: nothing that leaves a device, or waits on it to leave, has room for a
+//! sequence of sizes or times, or for a time of usage finer than a minute; and every field of it is
+//! in the dictionary, which has no other.
+//!
+//! How it is complete: each type is written out field by field, so that a new field does not
+//! compile until it is here; every `Option` has a value, so that nothing hides; and whatever is an
+//! object must be one of the dictionary's structures, so that no map can stand in for one.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+use std::collections::BTreeSet;
+
+use serde::Serialize;
 use serde_json::Value;
-use toktra_protocol::event::{Blocked, Dropped};
-use toktra_protocol::local::{FromExtension, Record};
-use toktra_protocol::{Batch, BlockReason, Estimate, Event, EventBody, Minute, NameSource, Usage};
+use toktra_protocol::budget::ExemptionRequest;
+use toktra_protocol::dictionary::{MESSAGES, Structure};
+use toktra_protocol::directive::DirectivePoll;
+use toktra_protocol::enrol::{DeviceDescription, EnrolRequest, RenewRequest};
+use toktra_protocol::event::{Blocked, Dropped, TEXT_LIMIT};
+use toktra_protocol::local::{FromExtension, Health, Record};
+use toktra_protocol::{Batch, BlockReason, DeviceId, Estimate, Event, EventBody, Minute, NameSource, Usage};
 
+/// One of each kind; another kind does not compile until it is here.
 fn bodies() -> Vec<EventBody> {
     let estimate = Estimate { low: 1, point: 2, high: 3 };
     let usage = Usage {
@@ -37,60 +51,237 @@ fn bodies() -> Vec<EventBody> {
         cut: false,
     };
     let dropped = Dropped { events: 1, place: "spool".into() };
-    vec![EventBody::Usage(usage), EventBody::Blocked(blocked), EventBody::Dropped(dropped)]
+    let bodies = vec![EventBody::Usage(usage), EventBody::Blocked(blocked), EventBody::Dropped(dropped)];
+    for body in &bodies {
+        match body {
+            EventBody::Usage(_) | EventBody::Blocked(_) | EventBody::Dropped(_) => {}
+        }
+    }
+    bodies
 }
 
-/// Every path to a value below `value`, asserting that none is an array.
-fn walk(path: &str, value: &Value, paths: &mut Vec<String>) {
-    assert!(!value.is_array(), "{path} is a sequence");
+fn events() -> Vec<Event> {
+    let event = |(body, sequence)| Event { sequence, minute: Minute(29_000_000), body };
+    bodies().into_iter().zip(1..).map(event).collect()
+}
+
+fn description() -> DeviceDescription {
+    DeviceDescription {
+        hostname: "ada-laptop".into(),
+        platform: "linux".into(),
+        agent_version: "0.1.0".into(),
+        hardware: Some("00".into()),
+    }
+}
+
+fn json(value: impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap()
+}
+
+/// A value of every message that leaves a device, by its name in the dictionary.
+fn messages() -> Vec<(&'static str, &'static str, Value)> {
+    let enrol = EnrolRequest { token: "secret".into(), csr: "MIIB".into(), device: description() };
+    let renew = RenewRequest { csr: "MIIB".into(), device: description() };
+    let exemption = ExemptionRequest { budget: "b-7".into(), reason: "A deadline.".into() };
+    vec![
+        ("Events", "Batch", json(Batch { events: events() })),
+        ("Enrolment", "EnrolRequest", json(enrol)),
+        ("Renewal", "RenewRequest", json(renew)),
+        ("Directive poll", "DirectivePoll", json(DirectivePoll { after: 1, applied: Some(1) })),
+        ("Request for an exemption", "ExemptionRequest", json(exemption)),
+    ]
+}
+
+/// Everything the extension can say; another kind does not compile until it is here.
+fn from_extension() -> Vec<FromExtension> {
+    let hello =
+        FromExtension::Hello { version: 1, run: DeviceId::from_u128(7), extension_version: "0.1.0".into() };
+    let record = |body| FromExtension::Record(Record { number: 1, minute: Minute(29_000_000), body });
+    let health = Health {
+        degraded: vec!["QUIC is not seen".into()],
+        flows_seen: 1,
+        flows_metered: 1,
+        flows_blocked: 1,
+        hellos_lost: 1,
+        records_dropped: 1,
+        flows_unread: 1,
+        flows_unattributed: 1,
+        records_lost: 1,
+    };
+    let mut said = vec![hello, FromExtension::Health(health)];
+    said.extend(bodies().into_iter().map(record));
+    for one in &said {
+        match one {
+            FromExtension::Hello { .. } | FromExtension::Record(_) | FromExtension::Health(_) => {}
+        }
+    }
+    said
+}
+
+/// A value somewhere in a message.
+struct Leaf<'a> {
+    path: String,
+    value: &'a Value,
+}
+
+/// Every value below `value`. An array must be at one of the paths `sequences`, and hold no numbers.
+fn leaves<'a>(path: &str, value: &'a Value, sequences: &[&str], found: &mut Vec<Leaf<'a>>) {
+    match value {
+        Value::Null => panic!("{path} hides what it may hold; give it a value here"),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                leaves(&format!("{path}.{name}"), value, sequences, found);
+            }
+        }
+        Value::Array(items) => {
+            assert!(sequences.contains(&path), "{path} is a sequence");
+            assert!(!items.is_empty(), "{path} hides what it may hold; give it a value here");
+            for item in items {
+                assert!(!item.is_number() && !item.is_array(), "{path} is a sequence of numbers");
+                leaves(path, item, sequences, found);
+            }
+        }
+        _ => found.push(Leaf { path: path.to_owned(), value }),
+    }
+}
+
+/// Whether a path's last name speaks of a time.
+fn is_time(path: &str) -> bool {
+    let name = path.rsplit('.').next().unwrap();
+    ["time", "date", "minute", "second", "hour", "day", "since", "until", "when", "stamp"]
+        .iter()
+        .any(|word| name.contains(word))
+        || ["_at", "_ms", "_us", "_ns", "_s"].iter().any(|end| name.ends_with(end))
+}
+
+#[test]
+fn no_message_holds_a_sequence_of_numbers_and_its_only_time_is_a_minute() {
+    for (name, _, message) in messages() {
+        let mut found = Vec::new();
+        leaves(name, &message, &["Events.events"], &mut found);
+        let times: BTreeSet<_> = found.iter().map(|leaf| &*leaf.path).filter(|path| is_time(path)).collect();
+        // How long is a total, in whole seconds, and no point in time.
+        let expected: &[&str] = if name == "Events" {
+            &["Events.events.body.usage.duration_s", "Events.events.minute"]
+        } else {
+            &[]
+        };
+        assert_eq!(times.into_iter().collect::<Vec<_>>(), expected, "{name}");
+        for leaf in &found {
+            assert!(!leaf.value.is_f64(), "{} can be of any precision", leaf.path);
+        }
+    }
+}
+
+#[test]
+fn nothing_that_the_extension_says_holds_a_sequence_of_numbers_or_a_finer_time() {
+    for said in from_extension() {
+        let said = json(said);
+        let mut found = Vec::new();
+        leaves("", &said, &[".health.degraded"], &mut found);
+        for leaf in found.iter().filter(|leaf| is_time(&leaf.path)) {
+            assert!(
+                leaf.path.ends_with(".minute") || leaf.path.ends_with(".usage.duration_s"),
+                "{}",
+                leaf.path
+            );
+        }
+    }
+}
+
+#[test]
+fn a_time_of_usage_is_a_whole_number_of_minutes_on_the_wire() {
+    let mut event = json(&events()[0]);
+    assert_eq!(event["minute"], 29_000_000);
+    for finer in [json(29_000_000.5), json("29000000:30"), json([29_000_000, 30]), json(-1)] {
+        event["minute"] = finer;
+        assert!(serde_json::from_value::<Event>(event.clone()).is_err(), "{}", event["minute"]);
+    }
+}
+
+#[test]
+fn a_text_has_no_room_for_a_sequence_of_any_length() {
+    for event in events() {
+        event.check().unwrap();
+        let value = json(&event);
+        let mut found = Vec::new();
+        leaves("", &value, &[], &mut found);
+        let texts = found.iter().filter(|leaf| leaf.value.is_string());
+        for path in texts.map(|leaf| leaf.path.trim_start_matches('.').replace('.', "/")) {
+            let mut long = value.clone();
+            *long.pointer_mut(&format!("/{path}")).unwrap() = "x".repeat(TEXT_LIMIT + 1).into();
+            let refused = serde_json::from_value::<Event>(long).map_or(true, |event| event.check().is_err());
+            assert!(refused, "{path} takes any text");
+        }
+    }
+}
+
+#[test]
+fn the_dictionary_has_exactly_the_fields_that_leave_a_device() {
+    let structures: Vec<&Structure> = MESSAGES.iter().flat_map(|message| message.structures).collect();
+    let mut met = BTreeSet::new();
+    for (name, root, message) in messages() {
+        let of_message = MESSAGES.iter().find(|message| message.name == name).unwrap();
+        assert_eq!(of_message.structures[0].name, root);
+        meet(root, &message, &structures, &mut met);
+    }
+    assert_eq!(messages().len(), MESSAGES.len());
+    let known: BTreeSet<_> = structures.iter().map(|structure| structure.name).collect();
+    assert_eq!(met, known, "a structure of the dictionary leaves no device");
+}
+
+/// Finds each object among the structures, by its fields; an object of one field that names a variant
+/// only holds what follows.
+fn meet<'a>(path: &str, value: &Value, structures: &[&'a Structure], met: &mut BTreeSet<&'a str>) {
     match value {
         Value::Object(fields) => {
-            fields.iter().for_each(|(name, value)| walk(&format!("{path}.{name}"), value, paths));
+            let names: BTreeSet<&str> = fields.keys().map(String::as_str).collect();
+            let has = |structure: &&&Structure| {
+                structure.fields.iter().map(|field| field.name).collect::<BTreeSet<_>>() == names
+            };
+            let mut same = structures.iter().filter(has).map(|structure| structure.name).peekable();
+            let variant = path.ends_with(".body") && names.len() == 1;
+            assert!(variant || same.peek().is_some(), "{path} is in no dictionary: {names:?}");
+            met.extend(same);
+            for (name, value) in fields {
+                meet(&format!("{path}.{name}"), value, structures, met);
+            }
         }
-        _ => paths.push(path.to_owned()),
+        Value::Array(items) => items.iter().for_each(|item| meet(path, item, structures, met)),
+        _ => {}
     }
-}
-
-#[test]
-fn no_event_holds_a_sequence_and_its_only_time_is_a_minute() {
-    for (sequence, body) in bodies().into_iter().enumerate() {
-        let event = Event { sequence: sequence as u64 + 1, minute: Minute(29_000_000), body };
-        event.check().unwrap();
-        let mut paths = Vec::new();
-        walk("event", &serde_json::to_value(&event).unwrap(), &mut paths);
-        let times: Vec<_> = paths
-            .iter()
-            .filter(|path| {
-                ["time", "_at", "_ms", "_us", "_ns", "date", "minute"].iter().any(|word| path.contains(word))
-            })
-            .collect();
-        assert_eq!(times, ["event.minute"]);
-    }
-}
-
-#[test]
-fn a_batch_is_a_sequence_of_events_and_nothing_else() {
-    let batch = Batch { events: Vec::new() };
-    assert_eq!(serde_json::to_string(&batch).unwrap(), r#"{"events":[]}"#);
 }
 
 #[test]
 fn a_record_on_the_local_socket_holds_no_more_than_an_event() {
-    for body in bodies() {
-        let record = FromExtension::Record(Record { number: 1, minute: Minute(1), body: body.clone() });
-        let mut paths = Vec::new();
-        walk("", &serde_json::to_value(&record).unwrap(), &mut paths);
-        let event = Event { sequence: 1, minute: Minute(1), body };
-        let mut of_event = Vec::new();
-        walk("", &serde_json::to_value(&event).unwrap(), &mut of_event);
-        assert_eq!(paths.len(), of_event.len());
+    for (body, event) in bodies().into_iter().zip(events()) {
+        let record = json(Record { number: 1, minute: event.minute, body });
+        let event = json(event);
+        assert_eq!(record["body"], event["body"]);
+        assert_eq!(record["minute"], event["minute"]);
+        assert_eq!(record.as_object().unwrap().len(), event.as_object().unwrap().len());
     }
 }
 
 #[test]
 fn a_field_that_no_version_declared_is_refused() {
-    let event = Event { sequence: 1, minute: Minute(1), body: bodies().remove(0) };
-    let mut value = serde_json::to_value(&event).unwrap();
-    value["body"]["usage"]["prompt"] = Value::String("never".into());
-    assert!(serde_json::from_value::<Event>(value).is_err());
+    let refuses = |mut message: Value, path: &str, read: fn(Value) -> bool| {
+        message.pointer_mut(path).unwrap()["prompt"] = "never".into();
+        assert!(!read(message), "{path}");
+    };
+    fn reads<T: serde::de::DeserializeOwned>(message: Value) -> bool {
+        serde_json::from_value::<T>(message).is_ok()
+    }
+    for (event, body) in events().iter().zip(["usage", "blocked", "dropped"]) {
+        refuses(json(event), "", reads::<Event>);
+        refuses(json(event), &format!("/body/{body}"), reads::<Event>);
+    }
+    refuses(json(&events()[0]), "/body/usage/tokens_in", reads::<Event>);
+    let [(_, _, batch), (_, _, enrol), (_, _, renew), _, (_, _, exemption)] =
+        <[_; 5]>::try_from(messages()).unwrap();
+    refuses(batch, "", reads::<Batch>);
+    refuses(enrol.clone(), "", reads::<EnrolRequest>);
+    refuses(enrol, "/device", reads::<EnrolRequest>);
+    refuses(renew, "", reads::<RenewRequest>);
+    refuses(exemption, "", reads::<ExemptionRequest>);
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::extract::{Query, State};
 use axum::{Extension, Json};
-use serde::Deserialize;
+use toktra_protocol::directive::DirectivePoll;
 use toktra_protocol::{Code, DeviceId, Directive, SignedDirective};
 use toktra_store::book::{Book, Hold};
 use toktra_store::devices::Device;
@@ -24,21 +24,11 @@ pub const POLL_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long a block holds on a device that no longer reaches the backend.
 const VALID_S: u64 = 15 * 60;
 
-/// What a device says of its directives.
-#[derive(Debug, Deserialize)]
-pub struct Poll {
-    /// Wait for a version beyond this; absent or 0: answer at once.
-    #[serde(default)]
-    after: u64,
-    /// The version that it runs.
-    applied: Option<u64>,
-}
-
 /// Waits for news and answers with the directive.
 pub async fn directive(
     State(app): State<SharedApp>,
     Extension(peer): Extension<Peer>,
-    poll: Result<Query<Poll>, axum::extract::rejection::QueryRejection>,
+    poll: Result<Query<DirectivePoll>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<SignedDirective>, Refusal> {
     let caller = Caller::admit(&app, &peer).await?;
     let Ok(Query(poll)) = poll else {

@@ -17,6 +17,7 @@ pub mod book;
 pub mod budgets;
 pub mod certificates;
 pub mod devices;
+pub mod dictionary;
 pub mod directory;
 pub mod enrolment;
 pub mod events;

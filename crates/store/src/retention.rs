@@ -7,7 +7,7 @@
 //! | hourly sums | [`Settings::usage_days`] after their hour: added up, one row for each device and department |
 //! | daily sums | [`SPEND_DAYS`] after their day: added up, one row for each scope |
 //! | sessions | when they expire |
-//! | enrolment requests, tokens | [`ENROLMENT_DAYS`] after the decision (without one: after they came), or the expiry |
+//! | enrolment tokens and requests | [`ENROLMENT_DAYS`] after the token's expiry and the request's decision (without one: after it came) |
 //! | budget alerts, exemptions | [`BUDGET_DAYS`] after they were noted or are over; an undecided one [`WAITING_DAYS`] after it came |
 //!
 //! The audit trail has no end: it is a chain.
@@ -33,7 +33,7 @@ pub const EVENTS_DAYS: u32 = 30;
 pub const USAGE_DAYS: u32 = 761;
 /// Days that daily sums are kept: this year's annual budget and what the last one left, 25 months.
 pub const SPEND_DAYS: u32 = 761;
-/// Days that a decided enrolment request or an expired token is kept.
+/// Days that an expired token is kept, and a decided request by one.
 pub const ENROLMENT_DAYS: u32 = 90;
 /// Days that alerts and exemptions are kept that are over: longer than any budget's period.
 pub const BUDGET_DAYS: u32 = 400;

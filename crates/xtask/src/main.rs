@@ -1,5 +1,6 @@
 //! Chores of this repository, for those who work on it. Nothing here is shipped.
 
+mod data;
 mod list;
 mod merge;
 mod micros;
@@ -22,13 +23,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Chore {
+    /// Write docs/data.md from the dictionaries of what is sent and stored.
+    Data(data::Options),
     /// Bring the catalogue's prices up to a public list of prices.
     Prices(prices::Options),
 }
 
 fn main() -> ExitCode {
-    let Chore::Prices(options) = Arguments::parse().chore;
-    match prices::run(&options) {
+    let done = match Arguments::parse().chore {
+        Chore::Data(options) => data::run(&options),
+        Chore::Prices(options) => prices::run(&options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             use std::io::Write as _;

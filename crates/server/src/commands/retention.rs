@@ -68,7 +68,7 @@ fn show(settings: &Settings) -> anyhow::Result<()> {
         ("hourly sums", days(settings.usage_days), "after the hour; a total of each device stays"),
         ("daily sums", days(SPEND_DAYS), "after the day; a total of each scope stays"),
         ("sessions", "-".to_owned(), "until they expire"),
-        ("enrolment requests, tokens", days(ENROLMENT_DAYS), "after the decision, or the expiry"),
+        ("enrolment tokens, requests", days(ENROLMENT_DAYS), "after the token's expiry and the decision"),
         ("budget alerts, exemptions", days(BUDGET_DAYS), "after they are over"),
         ("exemptions nobody decided", days(WAITING_DAYS), "after they were asked for"),
         ("audit trail", "-".to_owned(), "for good: it is a chain"),
