@@ -156,9 +156,13 @@ impl Ledger {
         answer.await.map_err(|_| BookError::Database)?
     }
 
-    /// Notes that a device was heard of, at the next occasion; lost if the server stops.
+    /// Notes that a device was heard of, at the next occasion; lost if the server stops, or if so many
+    /// are heard of at once, as after a change for all, that batches would find no room. Said again
+    /// within two minutes.
     pub fn seen(&self, device: DeviceId, directive_applied: Option<u64>) {
-        let _ = self.commands.try_send(Command::Seen(Sighting { device, directive_applied }));
+        if self.commands.capacity() > QUEUE / 2 {
+            let _ = self.commands.try_send(Command::Seen(Sighting { device, directive_applied }));
+        }
     }
 }
 

@@ -138,6 +138,13 @@ impl House {
         book.applying(&devices::find(&self.store, device).await.unwrap().unwrap())
     }
 
+    /// Whether a device's directive blocks it.
+    pub async fn is_blocked(&self, device: DeviceId) -> bool {
+        let book = Book::read(&self.store, self.now()).await.unwrap();
+        let row = devices::find(&self.store, device).await.unwrap().unwrap();
+        book.hold(&row, self.now()).block.is_some()
+    }
+
     pub async fn standing(&self, budget: &BudgetRow) -> Budget {
         budgets::standing_now(&self.store, budget, self.now()).await.unwrap()
     }
