@@ -1,12 +1,15 @@
-//! Making a new authority, and encrypting the keys of an old one.
+//! Making a new authority, encrypting the keys of an old one, and changing their passphrase.
 
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
 use toktra_protocol::{ToktraDomain, UnixSeconds};
+use zeroize::Zeroizing;
 
-use crate::files::{OFFLINE, ONLINE, ensure_directory, make_directory, write_certificate};
-use crate::keys::{KeyOpener, encrypt_file, new_key, write_key};
+use crate::files::{
+    OFFLINE, ONLINE, ensure_directory, make_directory, read_text, replace, write_certificate,
+};
+use crate::keys::{KeyOpener, encrypt, encrypt_file, is_encrypted, new_key, write_key};
 use crate::passphrase::Passphrase;
 use crate::profile::{self, Subject, end_of};
 use crate::state::State;
@@ -51,6 +54,44 @@ impl Authority {
         write_ca(&online, "server", &key, &params, &issuer, founding.passphrase)?;
         write_key(&online.join("directive.key"), &*new_key(&PKCS_ED25519)?, founding.passphrase)?;
         State::initial("root.pem").write(&online)
+    }
+
+    /// Whether any key that the server needs is encrypted, so that only the passphrase that there is
+    /// will do.
+    pub fn is_encrypted(data: &Path) -> Result<bool, AuthorityError> {
+        for path in key_files(&data.join(ONLINE)) {
+            if is_encrypted(&Zeroizing::new(read_text(&path)?)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Encrypts every key that the server needs under another passphrase, and says how many. Opens all
+    /// of them before it changes one; one that has the new passphrase already is left as it is, so that
+    /// a change that was interrupted goes on.
+    pub fn change_passphrase(
+        data: &Path,
+        old: &Passphrase,
+        new: &Passphrase,
+    ) -> Result<usize, AuthorityError> {
+        let (mut by_old, mut by_new) = (KeyOpener::with(old.clone()), KeyOpener::with(new.clone()));
+        let mut changed = Vec::new();
+        for path in key_files(&data.join(ONLINE)) {
+            match by_new.open(&path) {
+                Ok(opened) if !opened.is_plain => {}
+                Ok(opened) => changed.push((path, encrypt(&opened.key.0, new)?)),
+                Err(AuthorityError::WrongPassphrase(_)) => {
+                    let key = by_old.open(&path)?.key;
+                    changed.push((path, encrypt(&key.0, new)?));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for (path, key) in &changed {
+            replace(path, 0o600, key.as_bytes())?;
+        }
+        Ok(changed.len())
     }
 
     /// Encrypts every key of the authority that lies in the clear, the root's with its own

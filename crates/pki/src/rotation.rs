@@ -272,6 +272,9 @@ impl Ceremony<'_> {
                 }
             }
             out.say("Gives the rotation up and deletes what was prepared.".into());
+            if line == Line::Root {
+                out.say("If you took the next root's key elsewhere, destroy it there.".into());
+            }
             return out;
         };
         (rotation.phase, rotation.since) = (phase, now);

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use support::{HOST, House, NOW, device};
 use toktra_pki::rotation::{Dependants, Line, Phase, RotationError, Status, Step, StepError, dependants};
-use toktra_pki::{Authority, AuthorityError, IdentityError};
+use toktra_pki::{Authority, AuthorityError, IdentityError, Passphrase, PassphraseFile};
 use toktra_protocol::UnixSeconds;
 
 const DAY_S: u64 = 86_400;
@@ -220,4 +221,28 @@ fn no_leaf_outlives_its_issuer_and_an_expired_issuer_issues_nothing() {
     assert_eq!(authority.issue_server(HOST, late).unwrap().not_after, authority.expires_at());
     let after = UnixSeconds(NOW.0 + 731 * DAY_S);
     assert!(matches!(authority.issue_server(HOST, after), Err(AuthorityError::Expired)));
+}
+
+#[test]
+fn the_passphrase_changes_for_every_key_and_an_interrupted_change_goes_on() {
+    let house = House::new();
+    house.take(Line::Devices, Step::Prepare).unwrap();
+    let old = house.passphrase.read().unwrap();
+    let new = Passphrase::generate().unwrap();
+    let wrong = Passphrase::generate().unwrap();
+    assert!(Authority::change_passphrase(&house.data(), &wrong, &new).is_err());
+    assert_eq!(house.open().trusted_issuers().count(), 1, "nothing was changed");
+    let device_key = house.data().join("authority/devices.key");
+    let before = std::fs::read_to_string(&device_key).unwrap();
+    assert_eq!(Authority::change_passphrase(&house.data(), &old, &new).unwrap(), 4);
+    // As if it had ended before this one.
+    std::fs::write(&device_key, before).unwrap();
+    assert_eq!(Authority::change_passphrase(&house.data(), &old, &new).unwrap(), 1);
+    assert!(matches!(
+        Authority::open(&house.data(), &house.passphrase),
+        Err(AuthorityError::WrongPassphrase(_))
+    ));
+    let file = house.write("new.passphrase", new.reveal());
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    assert!(Authority::open(&house.data(), &PassphraseFile::Own(file)).is_ok());
 }

@@ -234,4 +234,11 @@ fn an_older_directory_is_encrypted_by_one_command_which_shows_the_roots_passphra
     assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
     assert!(String::from_utf8_lossy(&again.stdout).contains("nothing was changed"));
     assert!(Authority::open(data.path(), &passphrase).is_ok());
+
+    // Where the passphrase is missing, no other is made, under which nothing would open.
+    let kept = data.path().join("test.passphrase");
+    std::fs::remove_file(&kept).unwrap();
+    let refused = ca(data.path(), &["encrypt"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("is missing") && !kept.exists(), "{said}");
 }

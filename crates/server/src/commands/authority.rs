@@ -30,6 +30,12 @@ pub enum Ca {
         #[arg(long, value_name = "FILE")]
         root_passphrase_file: Option<PathBuf>,
     },
+    /// Change the passphrase of the keys that the server needs, all of them or none.
+    Passphrase {
+        /// File of the new passphrase, which is then to take the old one's place.
+        #[arg(long, value_name = "FILE")]
+        new: PathBuf,
+    },
     /// Rotate a CA in steps that can be undone until the last.
     #[command(subcommand)]
     Rotate(Rotate),
@@ -168,6 +174,7 @@ pub async fn run(data: &Path, passphrase: &PassphraseFile, command: Ca) -> anyho
         Ca::Encrypt { root_passphrase_file } => {
             encrypt(data, passphrase, root_passphrase_file.as_deref()).await
         }
+        Ca::Passphrase { new } => change_passphrase(data, passphrase, &new).await,
         Ca::Rotate(rotate) => take(data, passphrase, rotate.into()).await,
     }
 }
@@ -199,7 +206,9 @@ fn status(data: &Path) -> anyhow::Result<()> {
 
 async fn encrypt(data: &Path, file: &PassphraseFile, root_file: Option<&Path>) -> anyhow::Result<()> {
     let store = super::open(data).await?;
-    let (passphrase, is_new) = file.read_or_make()?;
+    // Another passphrase than the one that is missing would open nothing.
+    let (passphrase, is_new) =
+        if Authority::is_encrypted(data)? { (file.read()?, false) } else { file.read_or_make()? };
     let root = RootPassphrase::choose(root_file)?;
     record(&store, "ca_encrypt", "authority", "", now()).await?;
     let encrypted = Authority::encrypt(data, &passphrase, &root.secret)?;
@@ -216,6 +225,20 @@ async fn encrypt(data: &Path, file: &PassphraseFile, root_file: Option<&Path>) -
         root.show()?;
     }
     say("Older backups and deleted blocks of the disk still hold the keys in the clear.")
+}
+
+async fn change_passphrase(data: &Path, file: &PassphraseFile, new: &Path) -> anyhow::Result<()> {
+    let store = super::open(data).await?;
+    let (old, secret) = (file.read()?, root_file(new).read()?);
+    record(&store, "ca_passphrase", "authority", "", now()).await?;
+    let changed = Authority::change_passphrase(data, &old, &secret)?;
+    say(format_args!("{changed} keys have the passphrase in {} now.", new.display()))?;
+    say(
+        "Put it in the place of the old one before the next restart or rotation, and keep a copy apart from backups.",
+    )?;
+    say(
+        "Older backups still open with the old passphrase. Who had both has the keys: rotate `devices` and `server`.",
+    )
 }
 
 async fn take(data: &Path, passphrase: &PassphraseFile, order: Order) -> anyhow::Result<()> {
