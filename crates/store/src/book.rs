@@ -17,7 +17,7 @@ use crate::exemptions::{self, Granted};
 use crate::period::Days;
 use crate::spend::Spent;
 use crate::terms::Terms;
-use crate::{Store, StoreError, devices, flags, locks, note_change};
+use crate::{Store, StoreError, alerts, devices, flags, locks, note_change};
 
 /// A snapshot.
 #[derive(Clone, Debug)]
@@ -221,7 +221,7 @@ pub async fn turn(store: &Store, since: UnixSeconds, now: UnixSeconds) -> Result
     for budget in terms.budgets() {
         let zone = terms.zone(&budget.scope.organisation);
         let start = budget.days(zone, now).start;
-        if zone.start(start) <= since || !budgets::was_passed_before(&mut transaction, budget, start).await? {
+        if zone.start(start) <= since || !alerts::was_passed_before(&mut transaction, budget, start).await? {
             continue;
         }
         budgets::grow(&mut transaction, &budget.scope).await?;

@@ -18,7 +18,7 @@ use crate::price_mix::Declared;
 use crate::retention::MERGED;
 use crate::spend::{BatchSpend, ScopeKey, Sheet, Spent, bounded};
 use crate::terms::Terms;
-use crate::{StoreError, budgets, column, note_change};
+use crate::{StoreError, alerts, column, note_change};
 
 /// Largest sum in a row: 17.6 TB, or 17.6 million dollars, an hour.
 pub(crate) const SUM_LIMIT: i64 = 1 << 44;
@@ -68,7 +68,7 @@ pub(crate) async fn book(
             .execute(&mut **transaction)
             .await?;
     }
-    budgets::settle(transaction, terms, sheet.scopes(), now).await?;
+    alerts::settle(transaction, terms, sheet.scopes(), now).await?;
     Ok(answers)
 }
 

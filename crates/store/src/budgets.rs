@@ -1,23 +1,21 @@
-//! Budgets: what may be spent in a period, by whom, and what happened when it was.
+//! Budgets: what may be spent in a period, and by whom.
 //!
 //! Invariants: where a budget stands is computed here alone, from the ledger ([`standing`]), for
-//! booking, directives and commands alike. What was reached is written once for each budget, period
-//! and threshold, in the transaction that books the event, and the cap by the lower bound of the
-//! estimate. Whatever may change what a device is told grows the version of its directive.
+//! booking, directives and commands alike; what it has reached is in [`crate::alerts`]. Whatever may change what a device is told grows the version of its directive.
 
 use std::sync::Arc;
 
 use sqlx::{FromRow, Sqlite, SqliteConnection, Transaction};
+use toktra_protocol::UnixSeconds;
 use toktra_protocol::budget::{self, Period, Scope, Unit};
-use toktra_protocol::{Estimate, UnixSeconds};
 use uuid::Uuid;
 
 use crate::audit::{Deed, record};
 use crate::directory::Organisation;
-use crate::period::{Day, Days, Zone};
+use crate::period::{Days, Zone};
 use crate::spend::{self, SCOPES, ScopeKey, Spent, scope_name};
 use crate::terms::Terms;
-use crate::{Store, StoreError, column, note_change};
+use crate::{Store, StoreError, alerts, column, note_change};
 
 /// Most budgets on one scope; with [`crate::terms::DEPTH_LIMIT`], what applies to a device is never
 /// more than [`budget::BUDGETS_LIMIT`].
@@ -32,10 +30,6 @@ pub const THRESHOLDS_LIMIT: usize = 8;
 pub const HIGHEST_THRESHOLD: u8 = 200;
 /// Largest amount: a billion dollars, or as many micro-tokens.
 pub const AMOUNT_LIMIT: u64 = 1 << 50;
-/// In place of a threshold: the hard cap, by the lower bound.
-pub const CAP: u8 = 0;
-/// Whom the audit trail names for what follows from the ledger.
-const ACTOR: &str = "ledger";
 
 /// What an administrator settles about a budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,117 +294,6 @@ pub async fn find(store: &Store, organisation: &Organisation, name: &str) -> Res
         .ok_or_else(|| StoreError::NotFound { kind: "budget", name: name.into() })
 }
 
-/// What was reached of a budget, newest first.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
-pub struct Alert {
-    /// First day of the period, since 1970-01-01.
-    pub period_start: i64,
-    /// Percent, or [`CAP`].
-    pub threshold: i64,
-    /// Unix seconds.
-    pub at: i64,
-    /// By then, in the budget's unit: the point estimate, or of the cap the lower bound.
-    pub spent: i64,
-    /// The limit of that moment.
-    pub budget_limit: i64,
-}
-
-/// The newest alerts of a budget.
-pub async fn alerts(store: &Store, budget: &BudgetRow, limit: u32) -> Result<Vec<Alert>, StoreError> {
-    Ok(sqlx::query_as(
-        "SELECT period_start, threshold, at, spent, budget_limit FROM budget_alerts
-         WHERE budget_id = $1 ORDER BY period_start DESC, at DESC, threshold DESC LIMIT $2",
-    )
-    .bind(&budget.id)
-    .bind(i64::from(limit))
-    .fetch_all(store.reader())
-    .await?)
-}
-
-/// Writes down what these scopes' budgets have reached, and tells the devices of a passed cap.
-pub(crate) async fn settle<'a>(
-    transaction: &mut Transaction<'static, Sqlite>,
-    terms: &Terms,
-    scopes: impl Iterator<Item = &'a ScopeKey>,
-    now: UnixSeconds,
-) -> Result<(), StoreError> {
-    for budget in scopes.flat_map(|scope| terms.budgets_of(scope)) {
-        let standing = standing(transaction, terms, budget, now).await?;
-        let start = terms.zone(&budget.scope.organisation).day(standing.period_start).0;
-        for (threshold, spent) in reached(&standing) {
-            let first = add_alert(transaction, budget, start, threshold, spent, standing.limit, now).await?;
-            if first && threshold == CAP {
-                grow(transaction, &budget.scope).await?;
-                note_change(transaction).await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The thresholds that were reached, and the cap, with the spend that reached them.
-fn reached(standing: &budget::Budget) -> Vec<(u8, u64)> {
-    let Estimate { low, point, .. } = standing.spent;
-    let highest = standing.threshold_reached().unwrap_or_default();
-    let thresholds = standing.thresholds.iter().filter(|&&percent| percent <= highest);
-    let cap = (standing.hard && standing.is_passed()).then_some((CAP, low));
-    thresholds.map(|&percent| (percent, point)).chain(cap).collect()
-}
-
-/// Whether it was the first of its kind in the period.
-async fn add_alert(
-    transaction: &mut Transaction<'static, Sqlite>,
-    budget: &BudgetRow,
-    period_start: i64,
-    threshold: u8,
-    spent: u64,
-    limit: u64,
-    now: UnixSeconds,
-) -> Result<bool, StoreError> {
-    let added = sqlx::query(
-        "INSERT INTO budget_alerts (budget_id, period_start, threshold, at, spent, budget_limit)
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
-    )
-    .bind(&budget.id)
-    .bind(period_start)
-    .bind(i64::from(threshold))
-    .bind(column(now.0))
-    .bind(column(spent))
-    .bind(column(limit))
-    .execute(&mut **transaction)
-    .await?;
-    if added.rows_affected() == 0 {
-        return Ok(false);
-    }
-    let unit = unit_name(budget.settings.unit);
-    let (action, detail) = match threshold {
-        CAP => ("budget_passed", format!("at least {spent} of {limit} {unit}")),
-        percent => ("budget_threshold", format!("{percent} %: about {spent} of {limit} {unit}")),
-    };
-    let organisation = Some(&*budget.scope.organisation);
-    let deed = Deed { organisation, actor: ACTOR, action, subject: &budget.name, detail: &detail };
-    record(transaction, now, deed).await?;
-    Ok(true)
-}
-
-/// Whether the cap was passed in the period before the one that begins on this day.
-pub(crate) async fn was_passed_before(
-    connection: &mut SqliteConnection,
-    budget: &BudgetRow,
-    start: Day,
-) -> Result<bool, StoreError> {
-    let before = Days::of(budget.settings.period, start).before(budget.settings.period);
-    let found: Option<i64> = sqlx::query_scalar(
-        "SELECT threshold FROM budget_alerts WHERE budget_id = $1 AND period_start = $2 AND threshold = $3",
-    )
-    .bind(&budget.id)
-    .bind(before.start.0)
-    .bind(i64::from(CAP))
-    .fetch_optional(connection)
-    .await?;
-    Ok(found.is_some())
-}
-
 /// Grows the directives of every device whose spend counts for the scope.
 pub(crate) async fn grow(
     transaction: &mut Transaction<'static, Sqlite>,
@@ -449,44 +332,9 @@ async fn finish(
 ) -> Result<(), BudgetError> {
     note(&mut transaction, budget, deed, &describe(&budget.settings), now).await?;
     let terms = Terms::read(&mut transaction).await?;
-    resettle(&mut transaction, &terms, budget, now).await?;
+    alerts::resettle(&mut transaction, &terms, budget, now).await?;
     transaction.commit().await?;
     Ok(())
-}
-
-/// Writes down anew what a budget has reached in the current period: what it no longer has can be
-/// reached again, and is then noticed again.
-pub(crate) async fn resettle(
-    transaction: &mut Transaction<'static, Sqlite>,
-    terms: &Terms,
-    budget: &BudgetRow,
-    now: UnixSeconds,
-) -> Result<(), StoreError> {
-    let standing = standing(transaction, terms, budget, now).await?;
-    let reached: Vec<_> = reached(&standing).into_iter().map(|(threshold, _)| threshold).collect();
-    let start = terms.zone(&budget.scope.organisation).day(standing.period_start).0;
-    let written: Vec<i64> =
-        sqlx::query_scalar("SELECT threshold FROM budget_alerts WHERE budget_id = $1 AND period_start = $2")
-            .bind(&budget.id)
-            .bind(start)
-            .fetch_all(&mut **transaction)
-            .await?;
-    let gone = written.into_iter().filter(|&written| !reached.iter().any(|&now| i64::from(now) == written));
-    for threshold in gone {
-        sqlx::query(
-            "DELETE FROM budget_alerts WHERE budget_id = $1 AND period_start = $2 AND threshold = $3",
-        )
-        .bind(&budget.id)
-        .bind(start)
-        .bind(threshold)
-        .execute(&mut **transaction)
-        .await?;
-        if threshold == i64::from(CAP) {
-            grow(transaction, &budget.scope).await?;
-            note_change(transaction).await?;
-        }
-    }
-    settle(transaction, terms, std::iter::once(&budget.scope), now).await
 }
 
 async fn note(
@@ -618,7 +466,7 @@ const UNITS: [Unit; 2] = [Unit::Tokens, Unit::Micros];
 const PERIODS: [Period; 5] =
     [Period::Daily, Period::Weekly, Period::Monthly, Period::Quarterly, Period::Annual];
 
-fn unit_name(unit: Unit) -> &'static str {
+pub(crate) fn unit_name(unit: Unit) -> &'static str {
     match unit {
         Unit::Tokens => "tokens",
         Unit::Micros => "micros",

@@ -9,7 +9,7 @@ use crate::audit::{Deed, record};
 use crate::period::Zone;
 use crate::spend::{self, ScopeKey};
 use crate::terms::{DEPTH_LIMIT, Terms};
-use crate::{Store, StoreError, budgets, column, note_change};
+use crate::{Store, StoreError, alerts, budgets, column, note_change};
 
 /// An organisation.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -197,7 +197,7 @@ pub async fn move_department(
     let (left, joined) = (only(&from, &to), only(&to, &from));
     spend::rebook(&mut transaction, &moved, &left, &joined).await?;
     for budget in left.iter().chain(&joined).flat_map(|scope| new.budgets_of(scope)) {
-        budgets::resettle(&mut transaction, &new, budget, now).await?;
+        alerts::resettle(&mut transaction, &new, budget, now).await?;
     }
     budgets::grow(&mut transaction, &moved).await?;
     let detail = parent.map(|parent| parent.name.as_str()).unwrap_or_default();
@@ -255,7 +255,7 @@ pub async fn set_time_zone(
     note_change(&mut transaction).await?;
     let terms = Terms::read(&mut transaction).await?;
     for budget in terms.budgets().filter(|budget| *budget.scope.organisation == *id) {
-        budgets::resettle(&mut transaction, &terms, budget, now).await?;
+        alerts::resettle(&mut transaction, &terms, budget, now).await?;
     }
     let everyone = ScopeKey { organisation: id.into(), scope: Scope::Organisation, id: id.into() };
     budgets::grow(&mut transaction, &everyone).await?;

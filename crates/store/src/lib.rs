@@ -11,6 +11,7 @@
 //! in its own transaction.
 
 pub mod accounts;
+pub mod alerts;
 pub mod approvals;
 pub mod audit;
 pub mod book;

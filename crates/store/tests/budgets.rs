@@ -6,8 +6,9 @@ mod support;
 use support::{DAY_S, House, NOW, PERIODS, hard, usage};
 use toktra_protocol::budget::{Budget, Period, Scope, Unit};
 use toktra_protocol::{Batch, DeviceId, Estimate, EventBody, Minute, UnixSeconds};
+use toktra_store::alerts::{self, CAP};
 use toktra_store::book::{self, Book};
-use toktra_store::budgets::{self, BudgetError, CAP, Settings};
+use toktra_store::budgets::{self, BudgetError, Settings};
 use toktra_store::directory;
 use toktra_store::exemptions::{self, Decision, ExemptionError};
 use toktra_store::period::Zone;
@@ -195,7 +196,7 @@ async fn warnings_follow_the_point_and_the_cap_the_lower_bound_and_each_is_told_
     let scope = house.scope(Scope::Department, &house.research.id);
     let budget = house.budget("B", &scope, &hard(Unit::Tokens, 100, Period::Weekly)).await;
     let reached = async || -> Vec<i64> {
-        let alerts = budgets::alerts(&house.store, &budget, 10).await.unwrap();
+        let alerts = alerts::newest(&house.store, &budget, 10).await.unwrap();
         let mut reached: Vec<_> = alerts.into_iter().map(|alert| alert.threshold).collect();
         reached.sort_unstable();
         reached

@@ -6,8 +6,9 @@ use anyhow::{bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use toktra_protocol::budget::{Budget as Standing, Period, Scope, Unit};
 use toktra_protocol::directive::FF_BUDGET_HARD_CAPS;
+use toktra_store::alerts::{self, Alert, CAP};
 use toktra_store::book::Book;
-use toktra_store::budgets::{self, Alert, BudgetRow, CAP, Settings, period_name};
+use toktra_store::budgets::{self, BudgetRow, Settings, period_name};
 use toktra_store::directory::{self, Organisation};
 use toktra_store::period::Day;
 use toktra_store::spend::ScopeKey;
@@ -400,7 +401,7 @@ async fn show(store: &Store, budget: &BudgetRow, organisation: &Organisation) ->
         ("unpriced", amount::text(standing.tokens_unpriced, Unit::Tokens)),
     ];
     lines.into_iter().try_for_each(|(name, value)| say(format_args!("{name:<9} {value}")))?;
-    let alerts = budgets::alerts(store, budget, 20).await?;
+    let alerts = alerts::newest(store, budget, 20).await?;
     if alerts.is_empty() {
         return Ok(());
     }
