@@ -30,8 +30,13 @@ pub fn s_client(lab: &Lab, host: &str, request: &str, arguments: &[&str]) -> Com
 /// A program of `tests/python` on the interpreter that has the providers' SDKs.
 pub fn python(lab: &Lab, program: &str, arguments: &[&str]) -> Command {
     let mut command = lab.client(&venv().display().to_string());
-    command.arg(folder("python").join(program)).args(arguments);
+    command.arg(script(program)).args(arguments);
     command
+}
+
+/// A program of `tests/python`, for another interpreter.
+pub fn script(program: &str) -> PathBuf {
+    folder("python").join(program)
 }
 
 /// A program of `tests/node`.

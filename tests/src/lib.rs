@@ -2,5 +2,6 @@
 //! root, for network namespaces, a cgroup and eBPF, and the workspace's binaries, built.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "test code")]
 
+pub mod blocking;
 pub mod clients;
 pub mod scene;

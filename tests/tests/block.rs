@@ -1,14 +1,14 @@
 //! A department that has spent its money: the next connection fails at once and its request
 //! never leaves, an open stream is cut, and after the block is lifted everything works again.
 
-#![allow(clippy::unwrap_used, reason = "test code")]
+#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "test code")]
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use toktra_testkit::installation::{DEPARTMENT, Installation};
 use toktra_testkit::process::{output, until};
-use toktra_tests::clients::{chat, curl, python};
+use toktra_tests::clients::{chat, chromium, curl, python};
 use toktra_tests::scene::Scene;
 
 const CHAT: &str = "https://api.openai.com/v1/chat/completions";
@@ -89,4 +89,33 @@ fn an_open_stream_is_cut() {
     let usage: Vec<_> = events.iter().filter(|event| event.kind == "usage").collect();
     assert!(!usage.is_empty(), "what passed before the cut is counted: {events:#?}");
     unblock(&scene);
+}
+
+/// Chromium uses QUIC here and nothing else, so that what fails or works is QUIC.
+#[test]
+fn quic_fails_under_a_block_without_a_request_and_works_again_after_it() {
+    let scene = Scene::enter();
+    let page = || {
+        let forced = ["--enable-quic", "--origin-to-force-quic-on=chatgpt.com:443"];
+        let mut browser = chromium(&scene.lab, "https://chatgpt.com/", &forced)?;
+        Some(String::from_utf8(browser.output().unwrap().stdout).unwrap())
+    };
+    let Some(first) = page() else {
+        eprintln!("SKIPPED: TOKTRA_NO_BROWSER is set");
+        return;
+    };
+    let is_there = |page: &str| page.contains("Provider simulator");
+    assert!(is_there(&first));
+    block(&scene);
+    fails(&scene, || curl(&scene.lab, &["-o", "/dev/null", "-d", &chat(3), CHAT]));
+    let before = requests(&scene);
+    assert!(!is_there(&page().unwrap()));
+    assert_eq!(requests(&scene), before, "a request got through");
+    unblock(&scene);
+    until("the page to come again", LIMIT, || Ok(page().is_some_and(|page| is_there(&page)).then_some(())))
+        .unwrap();
+    let quic = |one: &toktra_testkit::tally::Connection| {
+        one.transport == toktra_testkit::tally::Transport::Quic && one.requests > 0
+    };
+    assert!(scene.lab.connections().iter().filter(|one| quic(one)).count() >= 2);
 }

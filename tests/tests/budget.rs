@@ -4,81 +4,21 @@
 //! stays in force when a part of the installation is killed.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
-#![allow(clippy::print_stdout, reason = "how long each failure took")]
 
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 use toktra_testkit::installation::{DEPARTMENT, Installation, Part};
-use toktra_testkit::lab::Lab;
 use toktra_testkit::member::Member;
-use toktra_testkit::process::{output, until};
-use toktra_tests::clients::{chat, curl, python};
+use toktra_tests::blocking::{self, BUDGET, budget, is_blocked, is_open, status};
 
-const CHAT: &str = "https://api.openai.com/v1/chat/completions";
-const LIMIT: Duration = Duration::from_secs(30);
-const SDKS: [&str; 2] = ["openai", "anthropic"];
-const BUDGET: &str = "Research, daily";
+/// Longer than an agent waits for an answer.
+const SLOW: Duration = Duration::from_secs(150);
 
-/// How the SDK fails: the exception's name; `none` if it does not.
-fn outcome(lab: &Lab, sdk: &str) -> String {
-    let said = output(&mut python(lab, "blocked.py", &[sdk])).unwrap();
-    println!("{sdk}: {}", said.trim());
-    said.split(' ').next().unwrap().to_owned()
-}
-
-fn requests(lab: &Lab) -> u64 {
-    lab.connections().iter().map(|one| one.requests).sum()
-}
-
-fn one_chat(lab: &Lab) -> Command {
-    curl(lab, &["-o", "/dev/null", "-d", &chat(3), CHAT])
-}
-
-/// From here on nothing gets through; and it is a connection error, no time-out.
-fn is_blocked(lab: &Lab) {
-    until("a connection to be refused", LIMIT, || {
-        Ok((!one_chat(lab).output()?.status.success()).then_some(()))
-    })
-    .unwrap();
-    let before = requests(lab);
-    for sdk in SDKS {
-        assert_eq!(outcome(lab, sdk), "APIConnectionError");
-    }
-    assert_eq!(requests(lab), before, "a request got through");
-}
-
-/// Everything gets through, from now or soon on.
-fn is_open(lab: &Lab) {
-    until("a connection to pass", LIMIT, || Ok(one_chat(lab).output()?.status.success().then_some(())))
-        .unwrap();
-    for sdk in SDKS {
-        assert_eq!(outcome(lab, sdk), "none");
-    }
-}
-
-fn status(what: &str, read: impl Fn() -> anyhow::Result<Value>, is_it: impl Fn(&Value) -> bool) -> Value {
-    until(what, LIMIT, || {
-        let status = read()?;
-        Ok(is_it(&status).then_some(status))
-    })
-    .unwrap()
-}
-
-/// Spends until the lower bound of the estimate has surely passed what the tests allow. A stream that is
-/// still open then is cut, which is as it should be.
+/// Spends, and has it booked.
 fn spend(first: &Installation) {
-    curl(&first.lab, &["-o", "/dev/null", "-d", &chat(6_000), CHAT]).output().unwrap();
+    blocking::spend(&first.lab);
     first.flush().unwrap();
-}
-
-fn budget(first: &Installation, tokens: &str) {
-    let what = ["budget", "add", BUDGET, "--department", DEPARTMENT, "--tokens", tokens];
-    first
-        .server(&[&what[..], &["--period", "annual", "--hard", "--message", "Ask Ms Lee."]].concat())
-        .unwrap();
-    first.server(&["flag", "set", "FF_BUDGET_HARD_CAPS", "on"]).unwrap();
 }
 
 #[test]
@@ -115,6 +55,7 @@ fn a_department_that_passes_its_cap_is_blocked_on_all_its_devices_and_nobody_els
     // One asks for more and gets it; the other two stay where they are.
     research[0].agent(&["budget", "request", "--reason", "The demo is tomorrow."]).unwrap();
     let waiting = first.server(&["exemption", "list"]).unwrap();
+    assert!(waiting.contains("The demo is tomorrow.") && waiting.contains(BUDGET), "{waiting}");
     let id = waiting.lines().find_map(|line| line.split_whitespace().find(|word| uuid_like(word))).unwrap();
     first.server(&["exemption", "grant", id, "--for", "1h"]).unwrap();
     is_open(&research[0].lab);
@@ -180,4 +121,35 @@ fn whatever_is_killed_while_a_cap_is_in_force_it_stays_in_force() {
     first.restart(Part::Server).unwrap();
     first.server(&["unlock", &device]).unwrap();
     is_open(&first.lab);
+}
+
+/// Takes its requests, and answers none of them.
+#[test]
+fn while_the_backend_hangs_a_device_blocks_by_its_own_count_and_no_other_does() {
+    let first = Installation::start(|_| ()).unwrap();
+    let member = Member::join(&first, DEPARTMENT, &[]).unwrap();
+    budget(&first, "1500");
+    let knows =
+        |status: &Value| status["budgets"][0]["name"] == BUDGET && status["budgets"][0]["hard"] == true;
+    status("the budget to be known", || first.status(), knows);
+    status("the budget to be known", || member.status(), knows);
+
+    first.freeze(Part::Server, true).unwrap();
+    blocking::spend(&first.lab);
+    is_blocked(&first.lab);
+    // It has spent nothing itself, and does not know what others spend.
+    is_open(&member.lab);
+    let says_so = |status: &Value| status["degraded"].to_string().contains("directives do not arrive");
+    blocking::status_within(SLOW, "it to say so", || first.status(), says_so);
+    is_blocked(&first.lab);
+    is_open(&member.lab);
+
+    first.freeze(Part::Server, false).unwrap();
+    first.flush().unwrap();
+    is_blocked(&member.lab);
+    is_blocked(&first.lab);
+    first.check_ledger().unwrap();
+    first.server(&["budget", "set", BUDGET, "--tokens", "1000000"]).unwrap();
+    [&first.lab, &member.lab].into_iter().for_each(is_open);
+    assert!(!says_so(&first.status().unwrap()));
 }

@@ -248,6 +248,11 @@ impl Installation {
         }
     }
 
+    /// Keeps a part from running, and so from answering, without ending it; or lets it go on.
+    pub fn freeze(&self, part: Part, frozen: bool) -> anyhow::Result<()> {
+        self.processes[part as usize].as_ref().map_or(Ok(()), |process| process.freeze(frozen))
+    }
+
     /// Starts a part again, or for the first time, and waits until it is up.
     pub fn restart(&mut self, part: Part) -> anyhow::Result<()> {
         self.processes[part as usize] = None;

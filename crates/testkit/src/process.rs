@@ -107,6 +107,12 @@ impl Process {
         Ok(())
     }
 
+    /// Keeps it from running, and so from answering, without ending it; or lets it go on.
+    pub fn freeze(&self, frozen: bool) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(self.child.id() as i32).context("it has no process identifier")?;
+        Ok(kill_process(pid, if frozen { Signal::STOP } else { Signal::CONT })?)
+    }
+
     /// SIGTERM, and the status with which it ended.
     pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
         if let (None, Some(pid)) = (self.child.try_wait()?, Pid::from_raw(self.child.id() as i32)) {
