@@ -11,6 +11,7 @@ pub mod installation;
 pub mod lab;
 pub mod member;
 pub mod metered;
+pub mod past;
 pub mod process;
 mod proxy;
 mod quic;
