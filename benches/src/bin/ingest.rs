@@ -1,7 +1,8 @@
 //! Events per second that a backend books: real devices' certificates, mutual TLS, batches
 //! encoded beforehand, and a clock that stops when the last batch is acknowledged, that is,
 //! durable. The backend is a release build of `toktra-server` on a fresh data directory;
-//! client and server share the machine.
+//! client and server share the machine. With `--budgets` each size is measured without a budget and
+//! with three on every device, in turn, and the ratio is printed; `--events N` takes fewer events of each device.
 #![allow(clippy::print_stdout, reason = "the figures are this program's output")]
 
 use std::io::{BufRead, BufReader};
@@ -9,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
@@ -29,21 +30,58 @@ use toktra_protocol::{Ack, Batch, Estimate, Event, EventBody, Minute, NameSource
 const DOMAIN: &str = "toktra.localhost";
 const DEVICES: usize = 64;
 const EVENTS_PER_DEVICE: usize = 10_000;
+const USAGE: &str = "usage: ingest SERVER-BINARY [--budgets] [--events N]";
+/// A department's and an organisation's, in both units, far from being passed.
+const BUDGETS: [&[&str]; 3] = [
+    &["budget", "add", "A", "--tokens", "1000000000000", "--period", "monthly", "--hard"],
+    &["budget", "add", "B", "--dollars", "1000000", "--period", "annual", "--hard"],
+    &[
+        "budget",
+        "add",
+        "C",
+        "--department",
+        "Research",
+        "--tokens",
+        "1000000000000",
+        "--period",
+        "daily",
+        "--hard",
+    ],
+];
 
 fn main() -> Result<()> {
-    let binary = std::env::args_os().nth(1).map(PathBuf::from).context("usage: ingest SERVER-BINARY")?;
+    let mut arguments = std::env::args_os().skip(1);
+    let binary = arguments.next().map(PathBuf::from).context(USAGE)?;
+    let (mut budgets, mut events) = (false, EVENTS_PER_DEVICE);
+    while let Some(option) = arguments.next() {
+        match option.to_str() {
+            Some("--budgets") => budgets = true,
+            Some("--events") => {
+                let number = arguments.next().and_then(|number| number.into_string().ok()).context(USAGE)?;
+                events = number.parse().context(USAGE)?;
+            }
+            _ => bail!(USAGE),
+        }
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     for batch_size in [50, 500] {
-        let backend = Backend::start(&binary)?;
-        runtime.block_on(measure(&backend, batch_size))?;
+        let without = runtime.block_on(measure(&Backend::start(&binary)?, batch_size, events))?;
+        if budgets {
+            let backend = Backend::start(&binary)?;
+            BUDGETS.iter().try_for_each(|budget| backend.run(budget).map(drop))?;
+            backend.run(&["flag", "set", "FF_BUDGET_HARD_CAPS", "on"])?;
+            let with = runtime.block_on(measure(&backend, batch_size, events))?;
+            println!("  with three budgets on each device: {:.2} of the rate without", with / without);
+        }
     }
     Ok(())
 }
 
-async fn measure(backend: &Backend, batch_size: usize) -> Result<()> {
+/// Events per second.
+async fn measure(backend: &Backend, batch_size: usize, events: usize) -> Result<f64> {
     let mut devices = Vec::new();
     for number in 0..DEVICES {
-        devices.push(Device::enrol(backend, number, batch_size).await?);
+        devices.push(Device::enrol(backend, number, batch_size, events).await?);
     }
     let start = Instant::now();
     let sending: Vec<_> = devices.into_iter().map(|device| tokio::spawn(device.send_all())).collect();
@@ -51,12 +89,12 @@ async fn measure(backend: &Backend, batch_size: usize) -> Result<()> {
         device.await??;
     }
     let elapsed = start.elapsed();
-    let events = DEVICES * EVENTS_PER_DEVICE;
+    let events = DEVICES * (events / batch_size * batch_size);
     let rate = events as f64 / elapsed.as_secs_f64();
     println!(
         "{events} events of {DEVICES} devices in batches of {batch_size}: {elapsed:.2?}, {rate:.0} events/s"
     );
-    Ok(())
+    Ok(rate)
 }
 
 /// A device with its connection and everything it will say.
@@ -66,7 +104,7 @@ struct Device {
 }
 
 impl Device {
-    async fn enrol(backend: &Backend, number: usize, batch_size: usize) -> Result<Self> {
+    async fn enrol(backend: &Backend, number: usize, batch_size: usize, events: usize) -> Result<Self> {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
         let csr = rcgen::CertificateParams::default().serialize_request(&key)?;
         let request = EnrolRequest {
@@ -91,11 +129,14 @@ impl Device {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let known = backend.client_config()?.with_client_auth_cert(chain, key)?;
         let sender = connect(backend.address, &format!("ingest.{DOMAIN}"), known).await?;
-        let batches = (0..EVENTS_PER_DEVICE / batch_size)
+        // Of the periods under way, so that budgets have something to add up.
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let since = now_s / 60 - events as u64 / 600;
+        let batches = (0..events / batch_size)
             .map(|index| {
                 let first = (index * batch_size + 1) as u64;
                 let last = first + batch_size as u64 - 1;
-                let batch = Batch { events: (first..=last).map(event).collect() };
+                let batch = Batch { events: (first..=last).map(|number| event(number, since)).collect() };
                 Ok((last, Bytes::from(batch.encode()?)))
             })
             .collect::<Result<_>>()?;
@@ -113,7 +154,7 @@ impl Device {
 }
 
 /// One connection's usage, varied as a department's would be.
-fn event(sequence: u64) -> Event {
+fn event(sequence: u64, since: u64) -> Event {
     let services = [
         ("openai", "openai-api", "api.openai.com"),
         ("anthropic", "anthropic-api", "api.anthropic.com"),
@@ -124,7 +165,7 @@ fn event(sequence: u64) -> Event {
     let estimate = |point: u64| Estimate { low: point * 9 / 10, point, high: point * 11 / 10 };
     Event {
         sequence,
-        minute: Minute(29_000_000 + sequence / 600),
+        minute: Minute(since + sequence / 600),
         body: EventBody::Usage(Usage {
             provider: provider.into(),
             service: service.into(),
@@ -206,7 +247,9 @@ impl Backend {
             .map_while(Result::ok)
             .find_map(|line| line.split_whitespace().find_map(|word| word.parse::<SocketAddr>().ok()))
             .context("the server did not print its address")?;
-        Ok(Self { binary: binary.to_owned(), data, child, address })
+        let backend = Self { binary: binary.to_owned(), data, child, address };
+        backend.run(&["department", "add", "Research"])?;
+        Ok(backend)
     }
 
     fn directory(&self) -> PathBuf {
@@ -214,11 +257,16 @@ impl Backend {
     }
 
     fn token(&self) -> Result<String> {
-        let output =
-            Command::new(&self.binary).args(["token", "create", "--data"]).arg(self.directory()).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout)?;
+        let text = self.run(&["token", "create", "--department", "Research"])?;
         Ok(text.split_whitespace().next().context("no token was printed")?.to_owned())
+    }
+
+    /// Runs a command on its directory.
+    fn run(&self, arguments: &[&str]) -> Result<String> {
+        let output =
+            Command::new(&self.binary).args(arguments).arg("--data").arg(self.directory()).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     fn client_config(&self) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>> {
