@@ -19,6 +19,7 @@ use crate::clock::{BackendTime, Clock, SKEW_LIMIT_S};
 use crate::enrolment;
 use crate::exemption::ExemptionAsk;
 use crate::privacy::{Schedule, SetError, Told};
+use crate::records::Sent;
 use crate::spooler::{Counts, Spooler};
 
 /// A certificate that ends sooner, in seconds, is reported.
@@ -55,6 +56,7 @@ struct Facts {
     counts: Option<watch::Receiver<Counts>>,
     flush: Option<mpsc::Sender<FlushAsk>>,
     exemptions: Option<mpsc::Sender<ExemptionAsk>>,
+    spooler: Option<Spooler>,
 }
 
 /// What keeps connections from providers, and when nothing is recorded; what the extension is told.
@@ -94,6 +96,8 @@ pub struct Board {
     own: watch::Sender<Arc<[Spent]>>,
     restraint: watch::Sender<Restraint>,
     privacy: Schedule,
+    /// The last records that were sent.
+    pub sent: Sent,
 }
 
 impl Board {
@@ -110,6 +114,7 @@ impl Board {
             own: watch::Sender::new(Arc::default()),
             restraint: watch::Sender::default(),
             privacy: Schedule::default(),
+            sent: Sent::default(),
         }
     }
 
@@ -339,6 +344,16 @@ impl Board {
     /// Where to ask for a flush; none when there is nobody to send to.
     pub fn flush(&self) -> Option<mpsc::Sender<FlushAsk>> {
         self.facts().flush.clone()
+    }
+
+    /// Where records wait, in this session.
+    pub fn set_spooler(&self, spooler: Spooler) {
+        self.facts().spooler = Some(spooler);
+    }
+
+    /// Where records wait; none without a session.
+    pub fn spooler(&self) -> Option<Spooler> {
+        self.facts().spooler.clone()
     }
 
     /// Who passes requests for more on, in this session.

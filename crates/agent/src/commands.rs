@@ -4,6 +4,7 @@ mod budget;
 mod documents;
 mod enroll;
 mod privacy;
+mod records;
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -86,6 +87,8 @@ enum Command {
     Budget(budget::Budget),
     /// Show the hours in which nothing is recorded, or set your own.
     Privacy(privacy::Privacy),
+    /// Show every record that was sent of late or waits to be sent, as it leaves this device.
+    Records(records::Records),
     /// Show personal mode: not in this version.
     Personal {
         /// As JSON.
@@ -119,6 +122,7 @@ impl CommandLine {
             Command::Flush => flush(&places),
             Command::Budget(options) => budget::budget(&places, options),
             Command::Privacy(options) => privacy::privacy(&places, options),
+            Command::Records(options) => records::records(&places, &options),
             Command::Personal { json } => budget::personal(json),
             Command::Menu => show_menu(&places),
             Command::Completions { shell } => Ok(documents::completions(shell)),
@@ -165,6 +169,7 @@ fn known(places: &Places) -> anyhow::Result<(Status, u8)> {
     let (status, running) = match ask(places, &Ask::Status) {
         Ok(Answer::Status(status)) => (*status, true),
         Ok(Answer::Refused { reason } | Answer::Done { message: reason }) => anyhow::bail!(reason),
+        Ok(Answer::Records(_)) => anyhow::bail!("the agent answered something else"),
         Err(_) => (status_at_rest(places), false),
     };
     let code = match (running, status.device) {
@@ -232,6 +237,7 @@ fn flush(places: &Places) -> anyhow::Result<u8> {
                 Ok(0)
             }
         },
+        Ok(Answer::Records(_)) => anyhow::bail!("the agent answered something else"),
         Ok(Answer::Refused { reason } | Answer::Done { message: reason }) => {
             complain(format_args!("Not sent: {reason}"));
             Ok(FAILED)

@@ -21,6 +21,7 @@ use toktra_protocol::local::{self, Answer, Ask, Frames};
 use crate::board::Board;
 use crate::exemption;
 use crate::privacy;
+use crate::records::{self, Reader};
 use crate::watchers::{self, Watchers};
 
 /// Of these, sixteen are always left for those who ask once.
@@ -83,6 +84,17 @@ async fn answer(mut stream: UnixStream, board: &Board, watchers: &Watchers) -> a
         Ask::Flush if is_trusted(&stream) => flush(board).await,
         Ask::Flush => refused("only root may ask for a flush; run the command with sudo"),
         Ask::Watch => return watchers.serve(stream).await,
+        Ask::Records { after } => {
+            let reader = match stream.peer_cred() {
+                Ok(_) if is_trusted(&stream) => Reader::All,
+                Ok(peer) => Reader::of_user(peer.uid()),
+                Err(error) => return Err(error.into()),
+            };
+            match records::page(&board.sent, board.spooler(), &reader, after).await {
+                Ok(page) => Answer::Records(page),
+                Err(error) => refused(&format!("the records cannot be read: {error:#}")),
+            }
+        }
         Ask::SetPrivacy { windows } => match stream.peer_cred() {
             Ok(peer) if privacy::may_set(peer.uid()) => set_privacy(board, &windows),
             _ => refused(

@@ -133,6 +133,7 @@ async fn session(
     let host = || Host::ingest(&enrolled.domain, tls.subscribe());
     let (flush, asks) = mpsc::channel(16);
     board.begin(credential.clone(), spooler.counts(), flush);
+    board.set_spooler(spooler.clone());
     tracing::info!(device = %enrolled.device, organisation = enrolled.organisation, "The device is enrolled.");
     let mut tasks = JoinSet::new();
     tasks.spawn(Follower::new(host(), credential, Arc::clone(store), Arc::clone(board)).run());

@@ -25,6 +25,7 @@ pub mod extension;
 pub mod life;
 pub mod menu;
 pub mod privacy;
+pub mod records;
 pub mod report;
 pub mod spooler;
 pub mod tls;

@@ -190,7 +190,12 @@ impl Sender {
             Err(error) => return Err(SendError::Encode(error)),
         };
         match outcome {
-            Ok(ack) => self.acknowledge(ack, first, last).await,
+            Ok(ack) => {
+                let done = self.acknowledge(ack, first, last).await?;
+                let has = |event: &Event| event.sequence <= ack.acknowledged;
+                self.board.sent.note(batch.events.into_iter().filter(has));
+                Ok(done)
+            }
             Err(error) => self.put_right(error, &batch.events).await,
         }
     }

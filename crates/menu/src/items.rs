@@ -170,6 +170,7 @@ fn recorded(status: Option<&Status>) -> Vec<Item> {
         "bytes sent and received, how long, which minute, the program,",
         "your account on this machine, and an estimate of tokens",
         "Never: what you write, what is answered, any other site",
+        "Every record, field by field: toktra-agent records --explain",
     ]
     .map(|words| Item::Line(words.to_owned()))
     .into();
@@ -336,6 +337,7 @@ What is recorded >
     bytes sent and received, how long, which minute, the program,
     your account on this machine, and an estimate of tokens
     Never: what you write, what is answered, any other site
+    Every record, field by field: toktra-agent records --explain
     --
     Waiting to be sent: 0 records
 Status >

@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::privacy::{PrivacyHours, Window};
-use crate::{Block, Budget, Code, DeviceId, EventBody, Lock, Minute, UnixSeconds};
+use crate::{Block, Budget, Code, DeviceId, Event, EventBody, Lock, Minute, UnixSeconds};
 
 /// Version of these messages; peers of another version are refused with a clear error. An extension
 /// of version 1 knows no privacy hours and would record in them.
@@ -152,6 +152,11 @@ pub enum Ask {
         /// Why, in the user's words.
         reason: String,
     },
+    /// Everyone may, and sees what is theirs: records that were sent of late, then those that wait.
+    Records {
+        /// Only those beyond this place.
+        after: RecordPlace,
+    },
     /// Put these in place of the user's own privacy hours; none are none. Root, and who sits at the machine.
     SetPrivacy {
         /// As [`Window`] is written.
@@ -165,6 +170,8 @@ pub enum Ask {
 pub enum Answer {
     /// To [`Ask::Status`], and to [`Ask::Flush`] after it.
     Status(Box<Status>),
+    /// To [`Ask::Records`]: a page of them.
+    Records(RecordsPage),
     /// Done; what comes of it, in words.
     Done {
         /// For the user.
@@ -175,6 +182,45 @@ pub enum Answer {
         /// What to do next.
         reason: String,
     },
+}
+
+/// Up to where records were listed. The default is the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordPlace {
+    /// Sent ones since the agent started.
+    pub sent: u64,
+    /// Place in the spool.
+    pub waiting: u64,
+}
+
+/// Some records, and where to go on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RecordsPage {
+    /// In order; those that the asker may not see are left out.
+    pub records: Vec<Listed>,
+    /// Where the next page begins.
+    pub next: RecordPlace,
+    /// Whether there is a next page now.
+    pub more: bool,
+}
+
+/// A record, exactly as it leaves the device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Whether it has left.
+    pub state: RecordState,
+    /// One that waits may yet get another number, if others are dropped before it.
+    pub event: Event,
+}
+
+/// Whether a record has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordState {
+    /// The backend has acknowledged it.
+    Sent,
+    /// It waits, or is on its way and not acknowledged.
+    Waiting,
 }
 
 /// What is true of the agent.

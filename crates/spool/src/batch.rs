@@ -30,6 +30,29 @@ impl Spool {
         Ok(batch.into_iter().map(|(event, _)| event).collect())
     }
 
+    /// The events that wait, from this place in the queue, each with its place: for looking only, no number
+    /// becomes durable. One without a number has the number that it gets if nothing is dropped before it.
+    pub fn list(&self, from: u64, max_events: usize) -> Result<Vec<(u64, Event)>, SpoolError> {
+        let state = &self.state;
+        let numbered = self.read(from.max(state.cursor), state.frozen, max_events, usize::MAX)?;
+        let room = max_events - numbered.len();
+        let others = if room > 0 {
+            self.read(from.max(state.resume), state.next, room, usize::MAX)?
+        } else {
+            Vec::new()
+        };
+        let listed = numbered.into_iter().chain(others).map(|Entry { index, minute, body, .. }| {
+            let ahead = if index < state.frozen {
+                index - state.cursor
+            } else {
+                state.numbered() + (index - state.resume)
+            };
+            let body = if state.void.contains(&index) { lost(weight(&body), "quarantine") } else { body };
+            (index, Event { sequence: state.acknowledged + 1 + ahead, minute, body })
+        });
+        Ok(listed.collect())
+    }
+
     /// The numbered events, within limits, each with its size. Missing ones become `Dropped`.
     fn numbered(
         &mut self,

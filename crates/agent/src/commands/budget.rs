@@ -74,7 +74,9 @@ fn request(places: &Places, budget: Option<String>, reason: String) -> anyhow::R
             complain(format_args!("Not asked: {reason}"));
             Ok(if reason == crate::board::NOT_ENROLLED { NOT_ENROLLED } else { FAILED })
         }
-        Ok(Answer::Status(_)) => bail!("the agent answered something else; are both of one version?"),
+        Ok(Answer::Status(_) | Answer::Records(_)) => {
+            bail!("the agent answered something else; are both of one version?")
+        }
         Err(error) => {
             complain(format_args!(
                 "The agent does not answer ({error:#}). Start it: systemctl start toktra-agent"

@@ -72,7 +72,9 @@ fn set(places: &Places, windows: Vec<String>) -> anyhow::Result<u8> {
             complain(format_args!("Not set: {reason}"));
             Ok(FAILED)
         }
-        Ok(Answer::Done { .. }) => bail!("the agent answered something else; are both of one version?"),
+        Ok(Answer::Done { .. } | Answer::Records(_)) => {
+            bail!("the agent answered something else; are both of one version?")
+        }
         Err(error) => {
             complain(format_args!(
                 "The agent does not answer ({error:#}). Start it: systemctl start toktra-agent"

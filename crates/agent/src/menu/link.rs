@@ -40,6 +40,7 @@ async fn watch(socket: &Path, heard: &watch::Sender<Option<Arc<Status>>>) -> any
                     heard.send_replace(Some(Arc::from(status)));
                 }
                 Answer::Done { message: reason } | Answer::Refused { reason } => bail!(reason),
+                Answer::Records(_) => bail!("the agent answered something else"),
             }
         }
     };
@@ -57,7 +58,7 @@ pub async fn request_more(socket: &Path, budget: String, reason: String) -> anyh
         match answer(&mut stream, &mut Frames::default()).await? {
             Answer::Done { message } => Ok(message),
             Answer::Refused { reason } => bail!(reason),
-            Answer::Status(_) => bail!("the agent answered something else"),
+            Answer::Status(_) | Answer::Records(_) => bail!("the agent answered something else"),
         }
     };
     timeout(ANSWER_TIMEOUT, asked).await.context("the agent does not answer")?
@@ -71,7 +72,7 @@ pub async fn set_privacy(socket: &Path, windows: Vec<String>) -> anyhow::Result<
         match answer(&mut stream, &mut Frames::default()).await? {
             Answer::Status(_) => Ok(()),
             Answer::Refused { reason } => bail!(reason),
-            Answer::Done { .. } => bail!("the agent answered something else"),
+            Answer::Done { .. } | Answer::Records(_) => bail!("the agent answered something else"),
         }
     };
     timeout(ANSWER_TIMEOUT, asked).await.context("the agent does not answer")?
