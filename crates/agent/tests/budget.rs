@@ -5,8 +5,9 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use support::{Backend, Books, Device, Extension};
+use support::{Backend, Books, DAY, Device, Extension, Inside};
 use toktra_protocol::budget::{Period, Scope, Unit};
 use toktra_protocol::{Block, BlockReason, Budget, Estimate, Lock, UnixSeconds};
 
@@ -192,4 +193,94 @@ fn a_lock_survives_a_restart_and_goes_only_when_it_is_lifted() {
     device.start();
     extension.connect(&device.socket());
     device.until("it is lifted", |status| status.lock.is_none() && status.directive_version == Some(99));
+}
+
+/// The agent in this process, so that its clocks can be moved.
+fn inside(change: impl FnOnce(&mut Books)) -> (Arc<Backend>, Device, Inside, Extension) {
+    let backend = Backend::start();
+    backend.change(|books| {
+        (books.directive, books.hard_caps) = (1, true);
+        change(books);
+    });
+    let device = Device::enrolled(&backend);
+    let inside = device.start_inside(0);
+    let mut extension = Extension::new();
+    extension.connect(&device.socket());
+    device.until("the directive is in force", |status| status.directive_version == Some(1));
+    (backend, device, inside, extension)
+}
+
+/// Has the agent look at its clocks now.
+fn stir(extension: &mut Extension) {
+    extension.spend(1);
+    assert!(extension.send() && extension.settle());
+}
+
+#[test]
+fn a_clock_set_back_makes_a_cap_last_no_longer_than_the_directive() {
+    let (backend, device, inside, mut extension) = inside(|books| {
+        (books.block, books.valid_s) = (cap(Some(now().plus(3_600))), Some(900));
+    });
+    silence(&backend);
+    inside.set_clock(-365 * DAY);
+    stir(&mut extension);
+    assert!(device.status().block.is_some(), "set back, nothing opens");
+    inside.sleep(Duration::from_secs(901));
+    stir(&mut extension);
+    let status = device.until("it is open", |status| status.block.is_none());
+    assert!(status.cap_opened && opened(&status.degraded), "{:?}", status.degraded);
+    assert_eq!(extension.hear_seed(|seed| seed.block.is_none()).block_until, None);
+}
+
+#[test]
+fn a_clock_set_ahead_opens_a_cap_until_the_backend_is_heard_and_no_longer() {
+    let (backend, device, inside, mut extension) = inside(|books| books.block = cap(Some(now().plus(3_600))));
+    inside.set_clock(365 * DAY);
+    stir(&mut extension);
+    device.until("it is open", |status| status.block.is_none());
+    backend.change(|books| books.directive = 2);
+    let status = device.until("it is closed again", |status| status.block.is_some());
+    assert!(!status.cap_opened && !opened(&status.degraded));
+    // By the device's clock, which is what the extension looks at.
+    let seed = extension.hear_seed(|seed| seed.block.is_some());
+    assert!(seed.block_until.unwrap() > inside.clock().now());
+}
+
+#[test]
+fn no_clock_opens_a_lock_or_closes_what_is_within_budget() {
+    let lock = Lock { message: "Stop".into() };
+    for ahead_s in [365 * DAY, -365 * DAY] {
+        let (backend, device, moved, mut extension) = inside(|books| books.lock = Some(lock.clone()));
+        silence(&backend);
+        moved.set_clock(ahead_s);
+        moved.sleep(Duration::from_secs(365 * DAY.unsigned_abs()));
+        stir(&mut extension);
+        assert_eq!(device.status().lock.as_ref(), Some(&lock));
+
+        let (_backend, device, moved, mut extension) =
+            inside(|books| books.budgets = vec![budget(1_000, 900)]);
+        moved.set_clock(ahead_s);
+        stir(&mut extension);
+        let status = device.status();
+        assert_eq!((status.block, status.cap_opened), (None, false));
+    }
+}
+
+/// Twenty seconds for an answer are more than a person's patience and less than an agent's.
+#[test]
+fn a_slow_backend_leaves_in_force_what_is_and_its_late_answer_counts() {
+    let (backend, device, mut extension) = under(|books| {
+        (books.block, books.budgets) = (cap(Some(now().plus(3_600))), vec![budget(1_000, 1_000)]);
+    });
+    backend.change(|books| books.slow = true);
+    backend.change(|books| {
+        (books.directive, books.block, books.budgets) = (2, None, vec![budget(5_000, 1_000)])
+    });
+    // The poll that waited for news waits on.
+    backend.until("a poll to be kept waiting", |books| books.was_slow);
+    let status = device.status();
+    assert!(status.block.is_some() && !status.cap_opened && status.degraded.is_empty(), "{status:?}");
+    backend.change(|books| books.slow = false);
+    extension.hear_seed(|seed| seed.block.is_none());
+    device.until("the late answer", |status| status.directive_version == Some(2) && status.block.is_none());
 }

@@ -80,6 +80,10 @@ pub struct Books {
     /// Wishes for more that arrived.
     pub wishes: Vec<ExemptionRequest>,
     pub forged: bool,
+    /// Polls are kept waiting, whatever there is to tell.
+    pub slow: bool,
+    /// Such a poll has waited.
+    pub was_slow: bool,
     pub applied: Option<String>,
     pub token_used: bool,
     /// The backend's clock is that much later than the machine's.
@@ -87,6 +91,13 @@ pub struct Books {
     /// Asks for a renewal of what began before this.
     pub renew_before: Option<UnixSeconds>,
     pub register: Register,
+}
+
+impl Books {
+    fn keeps_waiting(&mut self, after: u64) -> bool {
+        self.was_slow |= self.slow;
+        self.slow || self.directive <= after && !self.revoked
+    }
 }
 
 pub struct Backend {
@@ -355,7 +366,8 @@ async fn answer(
             let applied = query.split("applied=").nth(1).map(str::to_owned);
             backend.change(|books| books.applied = applied);
             let mut news = backend.news.subscribe();
-            while backend.books().directive <= after.unwrap_or(0) && !backend.books().revoked {
+            while backend.books().keeps_waiting(after.unwrap_or(0)) {
+                backend.changed.notify_all();
                 news.changed().await?;
             }
             let nonsense = backend.books().nonsense;
