@@ -1,1 +1,3 @@
-//! Benchmarks live in this crate's `benches/` folder.
+//! Benchmarks live in this crate's `benches/` folder and `src/bin/`; here is what the latter share.
+
+pub mod device;

@@ -14,33 +14,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
+use anyhow::{Context, Result, ensure};
 use ring::digest::{SHA256, digest};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::client::Resumption;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use toktra_identity::DirectiveKey;
-use toktra_protocol::enrol::{DeviceDescription, EnrolRequest, EnrolResponse};
-use toktra_protocol::{
-    Batch, Directive, Estimate, Event, EventBody, NameSource, SignedDirective, UnixSeconds, Usage, codec,
-    enrol,
-};
+use toktra_benches::device::{DOMAIN, Device, percentile as at, post, roots, usage};
+use toktra_protocol::{Batch, UnixSeconds, codec};
 use toktra_store::enrolment::{self, Grant};
 use toktra_store::{Store, directory};
 
-const DOMAIN: &str = "toktra.localhost";
 const ORGANISATION: &str = "Bench";
 const DEPARTMENT: &str = "Research";
 const BUDGET: &str = "Research, annual";
@@ -74,7 +57,7 @@ async fn measure(backend: &Backend, devices: usize, repetitions: usize) -> Resul
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     let tokens = backend.tokens(devices).await?;
     for (number, token) in tokens.into_iter().enumerate() {
-        let (api, trust) = (backend.address, backend.roots()?);
+        let (api, trust) = (backend.address, roots(&backend.directory().join("root.pem"))?);
         let at_once = Arc::clone(&at_once);
         waiting.spawn(async move {
             let _place = at_once.acquire_owned().await?;
@@ -93,9 +76,9 @@ async fn measure(backend: &Backend, devices: usize, repetitions: usize) -> Resul
     until_all(&mut heard, devices, false).await?;
     let (mut each, mut last, mut booked) = (Vec::new(), Vec::new(), Vec::new());
     for repetition in 1..=repetitions as u64 {
-        let batch = Batch { events: vec![event(repetition)] };
+        let batch = Batch { events: vec![usage(repetition, TOKENS)] };
         let start = Instant::now();
-        post(&mut spender, "ingest", codec::EVENTS_PATH, Some("zstd"), batch.encode()?.into()).await?;
+        post(&mut spender, "ingest", codec::EVENTS_PATH, Some("zstd"), batch.encode()?).await?;
         booked.push(start.elapsed());
         let times: Vec<Duration> =
             until_all(&mut heard, devices, true).await?.into_iter().map(|at| at - start).collect();
@@ -116,13 +99,6 @@ async fn measure(backend: &Backend, devices: usize, repetitions: usize) -> Resul
     Ok(())
 }
 
-/// The percentile, by the nearest rank.
-fn at(times: &mut [Duration], percent: usize) -> Duration {
-    times.sort_unstable();
-    let rank = (times.len() * percent).div_ceil(100).max(1);
-    times.get(rank - 1).copied().unwrap_or_default()
-}
-
 /// Waits until every device was told that it is blocked, or that it is not; gives when each was.
 async fn until_all(
     heard: &mut mpsc::UnboundedReceiver<(usize, bool, Instant)>,
@@ -140,147 +116,6 @@ async fn until_all(
         }
     }
     Ok(times.into_iter().flatten().collect())
-}
-
-/// An enrolled device.
-struct Device {
-    number: usize,
-    address: SocketAddr,
-    tls: Arc<ClientConfig>,
-    id: toktra_protocol::DeviceId,
-    key: DirectiveKey,
-}
-
-impl Device {
-    async fn enrol(address: SocketAddr, trust: &RootCertStore, number: usize, token: String) -> Result<Self> {
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
-        let csr = rcgen::CertificateParams::default().serialize_request(&key)?;
-        let request = EnrolRequest {
-            token,
-            csr: STANDARD.encode(csr.der()),
-            device: DeviceDescription {
-                hostname: format!("bench-{number}"),
-                platform: "linux".into(),
-                agent_version: "0".into(),
-                hardware: None,
-            },
-        };
-        let anonymous = Arc::new(config(trust)?.with_no_client_auth());
-        let mut sender = connect(address, &format!("api.{DOMAIN}"), &anonymous).await?;
-        let answer =
-            post(&mut sender, "api", enrol::PATH, None, serde_json::to_vec(&request)?.into()).await?;
-        let enrolled: EnrolResponse = serde_json::from_slice(&answer)?;
-        let chain = CertificateDer::pem_slice_iter(enrolled.certificate_chain.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .context("the chain is not PEM")?;
-        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let mut tls = config(trust)?.with_client_auth_cert(chain, private)?;
-        tls.resumption = Resumption::disabled();
-        let key = DirectiveKey::from_base64(&enrolled.directive_key).context("the directive key")?;
-        Ok(Self { number, address, tls: Arc::new(tls), id: enrolled.device, key })
-    }
-
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
-        connect(self.address, &format!("ingest.{DOMAIN}"), &self.tls).await
-    }
-
-    /// Polls as an agent does, and tells of every directive that it accepts.
-    async fn follow(self, said: mpsc::UnboundedSender<(usize, bool, Instant)>) -> Result<()> {
-        let mut sender = self.connect().await?;
-        let mut current: Option<Directive> = None;
-        loop {
-            let after = current.as_ref().map_or(0, |directive| directive.version);
-            let path = format!("{}?after={after}&applied={after}", codec::DIRECTIVE_PATH);
-            let request =
-                hyper::Request::get(path).header("host", format!("ingest.{DOMAIN}")).body(Full::default())?;
-            let answer = answer(&mut sender, request).await?;
-            let signed: SignedDirective = serde_json::from_slice(&answer)?;
-            let directive = self.key.accept(&signed, self.id, current.as_ref())?;
-            said.send((self.number, directive.block.is_some(), Instant::now()))?;
-            current = Some(directive);
-        }
-    }
-}
-
-/// Usage that passes the budget.
-fn event(sequence: u64) -> Event {
-    let estimate = |point: u64| Estimate { low: point, point, high: point };
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Event {
-        sequence,
-        minute: UnixSeconds(now.as_secs()).minute(),
-        body: EventBody::Usage(Usage {
-            provider: "openai".into(),
-            service: "openai-api".into(),
-            host: "api.openai.com".into(),
-            name_source: NameSource::Sni,
-            user_account: Some("ada".into()),
-            application: Some("python3".into()),
-            exchanges: 1,
-            bytes_out: 2_000,
-            bytes_in: 40_000,
-            bytes_handshake: 5_321,
-            duration_s: 5,
-            streaming: true,
-            partial: false,
-            tokens_in: estimate(0),
-            tokens_out: estimate(TOKENS),
-            calibration: "bench".into(),
-        }),
-    }
-}
-
-async fn connect(
-    address: SocketAddr,
-    host: &str,
-    config: &Arc<ClientConfig>,
-) -> Result<SendRequest<Full<Bytes>>> {
-    let tcp = TcpStream::connect(address).await?;
-    tcp.set_nodelay(true)?;
-    let name = ServerName::try_from(host.to_owned())?;
-    let tls = TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?;
-    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
-    tokio::spawn(connection);
-    Ok(sender)
-}
-
-async fn post(
-    sender: &mut SendRequest<Full<Bytes>>,
-    host: &str,
-    path: &str,
-    encoding: Option<&str>,
-    body: Bytes,
-) -> Result<Bytes> {
-    let mut request = hyper::Request::post(path)
-        .header("host", format!("{host}.{DOMAIN}"))
-        .header("content-type", "application/json");
-    if let Some(encoding) = encoding {
-        request = request.header("content-encoding", encoding);
-    }
-    answer(sender, request.body(Full::new(body))?).await
-}
-
-async fn answer(
-    sender: &mut SendRequest<Full<Bytes>>,
-    request: hyper::Request<Full<Bytes>>,
-) -> Result<Bytes> {
-    sender.ready().await?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    if !status.is_success() {
-        bail!("{status}: {}", String::from_utf8_lossy(&body));
-    }
-    Ok(body)
-}
-
-fn config(
-    trust: &RootCertStore,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(trust.clone()))
 }
 
 /// A connection costs a descriptor here and one in the server, which takes over our limit.
@@ -353,14 +188,6 @@ impl Backend {
         }
         store.close().await;
         Ok(tokens)
-    }
-
-    fn roots(&self) -> Result<RootCertStore> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(self.directory().join("root.pem"))? {
-            roots.add(certificate?)?;
-        }
-        Ok(roots)
     }
 }
 
