@@ -28,7 +28,8 @@ impl Past {
         let data = data.to_owned();
         let (ready, is_ready) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
             runtime.block_on(async {
                 let passphrase = PassphraseFile::choose(None, None, &data);
                 let app = App::open(&data, &passphrase, clock).await?;
