@@ -339,6 +339,11 @@ impl Fleet {
             if let Some(flag) = &standing.flag {
                 complaints.push(format!("{name} is flagged as {flag}"));
             }
+            // An answer of the last minutes may have been lost.
+            if !(machine.acknowledged()..=machine.acknowledged() + 1).contains(&standing.acknowledged) {
+                complaints.push(format!("{name} and the backend disagree on which events are stored"));
+            }
+            self.tally.events += standing.acknowledged;
             if standing.serial.as_deref() != machine.serial() {
                 complaints.push(format!("{name} and the backend disagree on which certificate is in use"));
             }

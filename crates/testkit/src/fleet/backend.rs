@@ -61,6 +61,8 @@ pub struct Standing {
     pub flag: Option<String>,
     /// Serial number of the newest certificate that it used.
     pub serial: Option<String>,
+    /// The last of its events that is stored.
+    pub acknowledged: u64,
 }
 
 /// A backend in virtual time.
@@ -303,10 +305,9 @@ impl Backend {
         let rows = devices::all(&self.app()?.store).await?;
         let standing = |device: devices::Device| {
             let is_enrolled = !device.is_revoked();
-            Ok((
-                device.device_id()?,
-                Standing { is_enrolled, flag: device.flag, serial: device.certificate_serial },
-            ))
+            let acknowledged = u64::try_from(device.acknowledged_sequence)?;
+            let (id, serial) = (device.device_id()?, device.certificate_serial);
+            Ok((id, Standing { is_enrolled, flag: device.flag, serial, acknowledged }))
         };
         rows.into_iter().map(standing).collect()
     }

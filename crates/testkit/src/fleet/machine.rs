@@ -16,8 +16,11 @@ use toktra_identity::{Application, Credential, DeviceKey, MemoryStore, Store as 
 use toktra_protocol::enrol::{
     self, DeviceDescription, EnrolRequest, EnrolResponse, RenewRequest, RenewResponse, ServerTime,
 };
+use toktra_protocol::event::Dropped;
 use toktra_protocol::local::IdentityPhase;
-use toktra_protocol::{Code, DeviceId, Problem, SignedDirective, UnixSeconds, codec};
+use toktra_protocol::{
+    Ack, Batch, Code, DeviceId, Event, EventBody, Problem, SignedDirective, UnixSeconds, codec,
+};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
@@ -87,6 +90,7 @@ pub(super) struct Machine {
     booted: u64,
     // On disk.
     disk: MemoryStore,
+    acknowledged: u64,
     // The agent's memory.
     life: Life,
     held: Option<Held>,
@@ -113,6 +117,7 @@ impl Machine {
             clock_is_off_by: 0,
             booted: plan.start(),
             disk: MemoryStore::default(),
+            acknowledged: 0,
             life: Life::default(),
             held: None,
             applied: None,
@@ -202,6 +207,11 @@ impl Machine {
 
     pub fn device(&self) -> Option<DeviceId> {
         self.held.as_ref().map(|held| held.credential.enrolled().device)
+    }
+
+    /// The last of its events that the backend has, as far as it knows.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
     }
 
     /// Serial number of its certificate.
@@ -463,6 +473,9 @@ impl Machine {
     ) -> anyhow::Result<()> {
         self.asks_directive_at = None;
         let Some(held) = self.held.as_ref().filter(|_| self.network != Network::None) else { return Ok(()) };
+        if self.asked_at == world.asked_at() && !self.dice.in_thousand(200) {
+            return self.report(now, world, tally).await;
+        }
         let (key, device) = (held.credential.directive_key().clone(), held.credential.enrolled().device);
         let request = Request::get(codec::DIRECTIVE_PATH).body(Body::empty())?;
         let elapsed = Duration::from_secs(now - self.booted);
@@ -475,6 +488,29 @@ impl Machine {
                 self.life.note_accepted();
             }
             Reply::Refused { code, .. } => self.life.note_refusal(code, elapsed, self.dice.roll()),
+            Reply::Lost => self.asks_directive_at = Some(now + self.dice.between(30, 15 * MINUTE)),
+        }
+        Ok(())
+    }
+
+    /// Sends an event, again and again until it is acknowledged.
+    async fn report(&mut self, now: u64, world: &mut Backend, tally: &mut Tally) -> anyhow::Result<()> {
+        let body = EventBody::Dropped(Dropped { events: 1, place: "spool".into() });
+        let event = Event { sequence: self.acknowledged + 1, minute: UnixSeconds(now).minute(), body };
+        let request = post(codec::EVENTS_PATH, &Batch { events: vec![event] })?;
+        match self.send::<Ack>((Host::Ingest, request), world, tally).await? {
+            Reply::Good(ack) => {
+                anyhow::ensure!(
+                    ack.acknowledged == self.acknowledged + 1,
+                    "acknowledged {}",
+                    ack.acknowledged
+                );
+                self.acknowledged = ack.acknowledged;
+                self.life.note_accepted();
+            }
+            Reply::Refused { code, .. } => {
+                self.life.note_refusal(code, Duration::from_secs(now - self.booted), self.dice.roll());
+            }
             Reply::Lost => self.asks_directive_at = Some(now + self.dice.between(30, 15 * MINUTE)),
         }
         Ok(())

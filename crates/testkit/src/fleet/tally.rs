@@ -47,6 +47,7 @@ pub struct Tally {
     pub phases: BTreeMap<String, u64>,
     pub dead_ends: BTreeMap<String, u64>,
     pub audited: i64,
+    pub events: u64,
     stopped: BTreeSet<String>,
     unheeded: BTreeSet<String>,
 }
@@ -196,6 +197,7 @@ impl fmt::Display for Tally {
             "certificates by intermediate, in their order",
             format!("{:?}", self.issued.iter().map(|(_, count)| count).collect::<Vec<_>>()),
         )?;
+        row("events stored, each once", self.events.to_string())?;
         row("rows of the audit trail, chained", self.audited.to_string())?;
         row("devices in the end", format!("{:?}", self.phases))?;
         self.rotations.iter().try_for_each(|rotation| row("rotation", rotation.clone()))
