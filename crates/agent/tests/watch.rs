@@ -32,7 +32,7 @@ impl Watcher {
                 match answer {
                     Answer::Status(status) if is_true(&status) => return,
                     Answer::Status(_) => {}
-                    Answer::Done { .. } | Answer::Refused { .. } => panic!("no status: {answer:?}"),
+                    other => panic!("no status: {other:?}"),
                 }
             }
             let read = self.stream.read(&mut buffer).unwrap();

@@ -52,6 +52,10 @@ pub fn records(places: &Places, options: &Records) -> anyhow::Result<u8> {
             if !options.follow {
                 return Ok(0);
             }
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "a listing that follows waits for nothing but time"
+            )]
             thread::sleep(LOOK_EVERY);
         }
     }
