@@ -6,6 +6,8 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toktra_protocol::local::{Answer, Ask, Frames, FromExtension, ToExtension};
+use toktra_protocol::personal::wire::Body;
+use toktra_protocol::personal::{PersonalBatch, PersonalLeave, PersonalPage, PersonalQuery, PersonalTotal};
 use toktra_protocol::{Batch, SignedDirective};
 
 /// Reads the input as a batch, compressed and not; what is accepted survives the wire.
@@ -37,6 +39,26 @@ pub fn directive(input: &[u8]) {
     if let Ok(directive) = read(payload.to_owned()) {
         assert_eq!(read(serde_json::to_string(&directive).unwrap()).unwrap(), directive);
     }
+}
+
+/// Reads the input as every message to the vault, and as its answer; what is accepted survives the wire.
+pub fn personal(input: &[u8]) {
+    same_again::<PersonalBatch>(input);
+    same_again::<PersonalQuery>(input);
+    same_again::<PersonalTotal>(input);
+    same_again::<PersonalLeave>(input);
+    if let Ok(page) = serde_json::from_slice::<PersonalPage>(input) {
+        assert_eq!(
+            serde_json::from_slice::<PersonalPage>(&serde_json::to_vec(&page).unwrap()).unwrap(),
+            page
+        );
+    }
+}
+
+fn same_again<T: Body>(input: &[u8]) {
+    let Ok(message) = T::decode(input) else { return };
+    let body = message.encode().unwrap();
+    assert_eq!(T::decode(&body).unwrap().encode().unwrap(), body);
 }
 
 fn same_in_pieces<T: Serialize + DeserializeOwned + Debug + PartialEq>(bytes: &[u8], piece: usize) {

@@ -258,6 +258,7 @@ mod tests {
             budgets,
             counted: 10,
             renew_before: None,
+            perks: None,
         }
     }
 

@@ -97,6 +97,7 @@ mod tests {
             budgets: Vec::new(),
             counted: 0,
             renew_before: None,
+            perks: None,
         }
     }
 

@@ -218,6 +218,7 @@ fn a_directives_signature_covers_its_context_and_every_byte() {
         budgets: Vec::new(),
         counted: 0,
         renew_before: None,
+        perks: None,
     };
     let mut signed = authority.directive().sign(&directive).unwrap();
     let key = STANDARD.decode(authority.directive().public_key()).unwrap();

@@ -9,6 +9,11 @@ use std::{fs, io};
 use serde::Serialize;
 use toktra_protocol::event::{Blocked, Dropped};
 use toktra_protocol::local::{self, Answer, Ask, FromExtension, Health, Record, Seed, ToExtension};
+use toktra_protocol::personal::wire::{Body, SEALED_HEAD};
+use toktra_protocol::personal::{
+    Member, Month, Perks, PersonalBatch, PersonalLeave, PersonalPage, PersonalQuery, PersonalTotal, Sealed,
+    Slot, StoredRecord,
+};
 use toktra_protocol::{
     Batch, Block, BlockReason, DeviceId, Directive, Estimate, Event, EventBody, Lock, Minute, NameSource,
     UnixSeconds, Usage,
@@ -17,7 +22,8 @@ use toktra_protocol::{
 fn main() -> Result<(), Box<dyn Error>> {
     batches()?;
     frames()?;
-    directives()
+    directives()?;
+    personal()
 }
 
 fn batches() -> Result<(), Box<dyn Error>> {
@@ -66,11 +72,37 @@ fn directives() -> Result<(), Box<dyn Error>> {
         budgets: Vec::new(),
         counted: 0,
         renew_before: None,
+        perks: None,
     };
     write("directive", "plain", &serde_json::to_vec(&plain)?)?;
     let flags = BTreeMap::from([("FF_BUDGET_HARD_CAPS".to_owned(), true)]);
-    let full = Directive { lock: Some(lock()), block: Some(block()), flags, ..plain };
+    let perks = Perks {
+        tier: "Everyone".into(),
+        month: Month::new(2026, 11)?,
+        month_end: UnixSeconds(1_796_083_200),
+        monthly_tokens: 1_000_000,
+        bonus_tokens: 1,
+        rollover_tokens: 250_000,
+    };
+    let full = Directive { lock: Some(lock()), block: Some(block()), flags, perks: Some(perks), ..plain };
     write("directive", "full", &serde_json::to_vec(&full)?)?;
+    Ok(())
+}
+
+fn personal() -> Result<(), Box<dyn Error>> {
+    let (member, slot) = (Member::new([1; 32]), Slot::new([2; 16]));
+    let sealed = Sealed::new([SEALED_HEAD, b"-> X25519 a\nb\n--- c\nd"].concat())?;
+    let records = vec![sealed.clone(), sealed.clone()];
+    let batch = PersonalBatch { member: member.clone(), slot, first: 1, records };
+    write("personal", "records", &batch.encode()?)?;
+    write("personal", "none", &serde_json::to_vec(&PersonalBatch { records: Vec::new(), ..batch })?)?;
+    let total = PersonalTotal { member: member.clone(), slot, month: Month::new(2026, 11)?, tokens: 1_000 };
+    write("personal", "total", &total.encode()?)?;
+    write("personal", "list", &PersonalQuery { member: member.clone(), after: 1 }.encode()?)?;
+    write("personal", "leave", &PersonalLeave { member }.encode()?)?;
+    let stored = StoredRecord { place: 1, slot, number: 1, sealed };
+    let page = PersonalPage { records: vec![stored], next: 1, more: false };
+    write("personal", "page", &serde_json::to_vec(&page)?)?;
     Ok(())
 }
 

@@ -68,6 +68,26 @@ pub const MESSAGES: &[Message] = &[
         leaves: "`POST /v1/exemptions` on the ingest host, when the user asks",
         structures: EXEMPTION,
     },
+    Message {
+        name: "Personal records",
+        leaves: "`POST /v1/vault/records` on the ingest host, in personal mode: when 16 wait, else at most every quarter of an hour",
+        structures: PERSONAL_RECORDS,
+    },
+    Message {
+        name: "Personal total",
+        leaves: "`POST /v1/vault/total` on the ingest host, in personal mode, with the records",
+        structures: PERSONAL_TOTAL,
+    },
+    Message {
+        name: "Request for personal records",
+        leaves: "`POST /v1/vault/list` on the ingest host, when the user asks for their own records",
+        structures: PERSONAL_QUERY,
+    },
+    Message {
+        name: "Leaving personal mode",
+        leaves: "`POST /v1/vault/leave` on the ingest host, when the user opts out",
+        structures: PERSONAL_LEAVE,
+    },
 ];
 
 const EVENTS: &[Structure] = &[
@@ -251,6 +271,39 @@ const EXEMPTION: &[Structure] = &[Structure {
     ],
 }];
 
+const MEMBER: &str = "whose it is, without a name: the backend keeps a hash";
+
+const PERSONAL_RECORDS: &[Structure] = &[Structure {
+    name: "PersonalBatch",
+    fields: &[
+        field("member", MEMBER, &[]),
+        field("slot", "numbering the records of each device, which it does not name", &[]),
+        field("first", "keeping every record once", &[]),
+        field("records", "showing the user their own ledger, on any of their devices; sealed to them", &[]),
+    ],
+}];
+
+const PERSONAL_TOTAL: &[Structure] = &[Structure {
+    name: "PersonalTotal",
+    fields: &[
+        field("member", MEMBER, &[]),
+        field("slot", "adding up the member's devices", &[]),
+        field("month", "the month that the use counts in", &[]),
+        field("tokens", "the allowance, and sums over at least five people", &[]),
+    ],
+}];
+
+const PERSONAL_QUERY: &[Structure] = &[Structure {
+    name: "PersonalQuery",
+    fields: &[
+        field("member", "whose records", &[]),
+        field("after", "going on where the last answer ended", &[]),
+    ],
+}];
+
+const PERSONAL_LEAVE: &[Structure] =
+    &[Structure { name: "PersonalLeave", fields: &[field("member", "whom to forget", &[])] }];
+
 /// A field's doc comment and type, as the source has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meaning {
@@ -260,12 +313,13 @@ pub struct Meaning {
     pub kind: &'static str,
 }
 
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     include_str!("codec.rs"),
     include_str!("event.rs"),
     include_str!("enrol.rs"),
     include_str!("directive.rs"),
     include_str!("budget.rs"),
+    include_str!("personal/wire.rs"),
 ];
 
 /// What a field of a structure means, by its doc comment.

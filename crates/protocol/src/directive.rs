@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::Budget;
+use crate::personal::Perks;
 use crate::{DeviceId, UnixSeconds};
 
 /// The document before it is signed.
@@ -35,10 +36,15 @@ pub struct Directive {
     /// A device certificate that began before this is to be renewed now and not when its time comes.
     #[serde(default)]
     pub renew_before: Option<UnixSeconds>,
+    /// What the device's user may use personally; absent: personal mode is not theirs to turn on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perks: Option<Perks>,
 }
 
 /// Name of the flag without which no budget blocks anything.
 pub const FF_BUDGET_HARD_CAPS: &str = "FF_BUDGET_HARD_CAPS";
+/// Name of the flag without which nobody has personal mode.
+pub const FF_TOKEN_PERKS: &str = "FF_TOKEN_PERKS";
 
 /// An administrator's lock: every provider is blocked until it is lifted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

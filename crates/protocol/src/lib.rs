@@ -13,6 +13,7 @@ pub mod domain;
 pub mod enrol;
 pub mod event;
 pub mod local;
+pub mod personal;
 pub mod privacy;
 pub mod problem;
 mod time;

@@ -118,6 +118,12 @@ codes! {
     TokenClosed, "token_closed", 403, "The enrolment token takes no more devices";
     /// The token's time is over.
     TokenExpired, "token_expired", 403, "The enrolment token has expired";
+    /// The device's user is not enrolled in perks, or the organisation has them off.
+    PerksNotEnrolled, "perks_not_enrolled", 403, "The user is not enrolled in perks";
+    /// A personal total of a month that takes none any more, or not yet.
+    MonthClosed, "month_closed", 409, "The month takes no totals";
+    /// The member's records fill what the vault keeps for one.
+    VaultFull, "vault_full", 409, "The member's vault is full";
     /// Sign in first.
     SignIn, "sign_in", 401, "Sign-in is required";
     /// Signed in, but not allowed.

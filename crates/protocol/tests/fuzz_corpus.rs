@@ -29,6 +29,11 @@ fn the_corpus_of_frames_passes() {
 }
 
 #[test]
+fn the_corpus_of_personal_passes() {
+    replay("personal", protocol_bodies::personal);
+}
+
+#[test]
 fn the_corpus_of_directive_passes() {
     replay("directive", protocol_bodies::directive);
 }

@@ -17,6 +17,10 @@ use toktra_protocol::directive::DirectivePoll;
 use toktra_protocol::enrol::{DeviceDescription, EnrolRequest, RenewRequest};
 use toktra_protocol::event::{Blocked, Dropped, TEXT_LIMIT};
 use toktra_protocol::local::{FromExtension, Health, Record};
+use toktra_protocol::personal::wire::SEALED_HEAD;
+use toktra_protocol::personal::{
+    Member, Month, PersonalBatch, PersonalLeave, PersonalQuery, PersonalTotal, Sealed, Slot,
+};
 use toktra_protocol::{Batch, BlockReason, DeviceId, Estimate, Event, EventBody, Minute, NameSource, Usage};
 
 /// One of each kind; another kind does not compile until it is here.
@@ -89,7 +93,29 @@ fn messages() -> Vec<(&'static str, &'static str, Value)> {
         ("Renewal", "RenewRequest", json(renew)),
         ("Directive poll", "DirectivePoll", json(DirectivePoll { after: 1, applied: Some(1) })),
         ("Request for an exemption", "ExemptionRequest", json(exemption)),
+        ("Personal records", "PersonalBatch", json(personal_batch())),
+        ("Personal total", "PersonalTotal", json(personal_total())),
+        ("Request for personal records", "PersonalQuery", json(PersonalQuery { member: member(), after: 1 })),
+        ("Leaving personal mode", "PersonalLeave", json(PersonalLeave { member: member() })),
     ]
+}
+
+fn member() -> Member {
+    Member::new([1; 32])
+}
+
+fn personal_batch() -> PersonalBatch {
+    let records = vec![Sealed::new(SEALED_HEAD.to_vec()).unwrap()];
+    PersonalBatch { member: member(), slot: Slot::new([2; 16]), first: 1, records }
+}
+
+fn personal_total() -> PersonalTotal {
+    PersonalTotal {
+        member: member(),
+        slot: Slot::new([2; 16]),
+        month: Month::new(2026, 11).unwrap(),
+        tokens: 1,
+    }
 }
 
 /// Everything the extension can say; another kind does not compile until it is here.
@@ -148,7 +174,7 @@ fn leaves<'a>(path: &str, value: &'a Value, sequences: &[&str], found: &mut Vec<
 /// Whether a path's last name speaks of a time.
 fn is_time(path: &str) -> bool {
     let name = path.rsplit('.').next().unwrap();
-    ["time", "date", "minute", "second", "hour", "day", "since", "until", "when", "stamp"]
+    ["time", "date", "minute", "second", "hour", "day", "month", "since", "until", "when", "stamp"]
         .iter()
         .any(|word| name.contains(word))
         || ["_at", "_ms", "_us", "_ns", "_s"].iter().any(|end| name.ends_with(end))
@@ -158,13 +184,13 @@ fn is_time(path: &str) -> bool {
 fn no_message_holds_a_sequence_of_numbers_and_its_only_time_is_a_minute() {
     for (name, _, message) in messages() {
         let mut found = Vec::new();
-        leaves(name, &message, &["Events.events"], &mut found);
+        leaves(name, &message, &["Events.events", "Personal records.records"], &mut found);
         let times: BTreeSet<_> = found.iter().map(|leaf| &*leaf.path).filter(|path| is_time(path)).collect();
         // How long is a total, in whole seconds, and no point in time.
-        let expected: &[&str] = if name == "Events" {
-            &["Events.events.body.usage.duration_s", "Events.events.minute"]
-        } else {
-            &[]
+        let expected: &[&str] = match name {
+            "Events" => &["Events.events.body.usage.duration_s", "Events.events.minute"],
+            "Personal total" => &["Personal total.month"],
+            _ => &[],
         };
         assert_eq!(times.into_iter().collect::<Vec<_>>(), expected, "{name}");
         for leaf in &found {
@@ -277,11 +303,16 @@ fn a_field_that_no_version_declared_is_refused() {
         refuses(json(event), &format!("/body/{body}"), reads::<Event>);
     }
     refuses(json(&events()[0]), "/body/usage/tokens_in", reads::<Event>);
-    let [(_, _, batch), (_, _, enrol), (_, _, renew), _, (_, _, exemption)] =
-        <[_; 5]>::try_from(messages()).unwrap();
+    let [(_, _, batch), (_, _, enrol), (_, _, renew), _, (_, _, exemption), personal @ ..] =
+        <[_; 9]>::try_from(messages()).unwrap();
+    let [(_, _, records), (_, _, total), (_, _, query), (_, _, leave)] = personal;
     refuses(batch, "", reads::<Batch>);
     refuses(enrol.clone(), "", reads::<EnrolRequest>);
     refuses(enrol, "/device", reads::<EnrolRequest>);
     refuses(renew, "", reads::<RenewRequest>);
     refuses(exemption, "", reads::<ExemptionRequest>);
+    refuses(records, "", reads::<PersonalBatch>);
+    refuses(total, "", reads::<PersonalTotal>);
+    refuses(query, "", reads::<PersonalQuery>);
+    refuses(leave, "", reads::<PersonalLeave>);
 }

@@ -300,6 +300,7 @@ impl Backend {
             budgets: books.budgets.clone(),
             counted: books.stored.len() as u64,
             renew_before: books.renew_before,
+            perks: None,
         };
         let payload = serde_json::to_string(&directive).unwrap();
         let mut signed = SignedDirective { payload, signature: String::new() };
