@@ -2,7 +2,6 @@
 //! their changes within a fraction of a second.
 
 mod administrators;
-mod amount;
 mod arguments;
 mod audit;
 mod authority;

@@ -7,6 +7,7 @@
 //! anew with every request. Every error is a [`toktra_protocol::Problem`]. Every body, table
 //! and wait has a limit. No SQL is here.
 
+mod amount;
 pub mod app;
 mod authority;
 mod budgets;

@@ -1,5 +1,7 @@
 //! Organisations, departments and users: who a device may belong to.
 
+use std::collections::HashMap;
+
 use sqlx::{Sqlite, Transaction};
 use toktra_protocol::UnixSeconds;
 use toktra_protocol::budget::Scope;
@@ -325,6 +327,26 @@ pub async fn user(store: &Store, organisation: &str, email: &str) -> Result<User
     .fetch_optional(store.reader())
     .await?
     .ok_or_else(|| StoreError::NotFound { kind: "user", name: email.into() })
+}
+
+/// What an organisation's scopes are called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScopeNames(HashMap<String, String>);
+
+impl ScopeNames {
+    /// The name of the organisation, the department, or the user's address; the identifier where there is none.
+    pub fn of(&self, scope: &ScopeKey) -> String {
+        self.0.get(&*scope.id).cloned().unwrap_or_else(|| scope.id.to_string())
+    }
+}
+
+/// The names of everything that a budget may be of.
+pub async fn scope_names(store: &Store, organisation: &Organisation) -> Result<ScopeNames, StoreError> {
+    let departments = departments(store, &organisation.id).await?.into_iter();
+    let users = users(store, &organisation.id).await?.into_iter();
+    let own = std::iter::once((organisation.id.clone(), organisation.name.clone()));
+    let departments = departments.map(|department| (department.id, department.name));
+    Ok(ScopeNames(own.chain(departments).chain(users.map(|user| (user.id, user.email))).collect()))
 }
 
 async fn note_created(

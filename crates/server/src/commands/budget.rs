@@ -1,7 +1,5 @@
 //! Commands on budgets.
 
-use std::collections::HashMap;
-
 use anyhow::{bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use toktra_protocol::budget::{Budget as Standing, Period, Scope, Unit};
@@ -16,7 +14,8 @@ use toktra_store::{Store, flags};
 
 use super::arguments::InOrganisation;
 use super::directory::{now, organisation_of, print, time};
-use super::{ACTOR, amount, note, say};
+use super::{ACTOR, note, say};
+use crate::amount;
 
 /// Budgets.
 #[derive(Debug, Subcommand)]
@@ -279,7 +278,7 @@ async fn scope(
 /// Says what an administrator may not have meant. Nothing is refused for it.
 async fn warn(store: &Store, organisation: &Organisation, budget: &BudgetRow) -> anyhow::Result<()> {
     let Settings { unit, amount, hard, .. } = budget.settings;
-    if let Some(doubt) = doubt(unit, amount) {
+    if let Some(doubt) = amount::doubt(unit, amount) {
         note(format_args!("warning: {doubt}"))?;
     }
     let standing = budgets::standing_now(store, budget, now()).await?;
@@ -302,38 +301,18 @@ async fn warn(store: &Store, organisation: &Organisation, budget: &BudgetRow) ->
     Ok(())
 }
 
-/// Whether an amount looks like one of another unit.
-fn doubt(unit: Unit, amount: u64) -> Option<String> {
-    let text = amount::text(amount, unit);
-    match unit {
-        Unit::Tokens if amount < 10_000 => {
-            Some(format!("{text} is less than one long conversation; was it meant in thousands or dollars?"))
-        }
-        Unit::Tokens if amount > 10_000_000_000_000 => {
-            Some(format!("{text} is more than the largest organisations use; was it meant in micro-dollars?"))
-        }
-        Unit::Micros if amount < 10_000 => {
-            Some(format!("{text} is less than a cent; --dollars takes whole dollars, not millions of them"))
-        }
-        Unit::Micros if amount > 100_000_000_000_000 => {
-            Some(format!("{text} is a great deal; --dollars takes dollars, neither cents nor micro-dollars"))
-        }
-        _ => None,
-    }
-}
-
 async fn list(store: &Store, organisation: &Organisation) -> anyhow::Result<()> {
     let on = flags::of_organisation(store, organisation).await?.get(FF_BUDGET_HARD_CAPS) == Some(&true);
     // One snapshot and one look at the names, however many budgets there are.
     let book = Book::read(store, now()).await?;
-    let names = names(store, organisation).await?;
+    let names = directory::scope_names(store, organisation).await?;
     let budgets = budgets::of_organisation(store, organisation).await?.into_iter();
     let rows = budgets.filter_map(|budget| {
         let standing = book.standing(&budget.id)?;
         let unit = standing.unit;
         Some([
             budget.name.clone(),
-            name_of(&names, &budget.scope),
+            names.of(&budget.scope),
             period_name(standing.period).to_owned(),
             amount::text(standing.limit, unit),
             amount::text(standing.spent.point, unit),
@@ -355,19 +334,6 @@ fn kind(standing: &Standing, on: bool) -> &'static str {
     }
 }
 
-/// What scopes are called, by identifier.
-async fn names(store: &Store, organisation: &Organisation) -> anyhow::Result<HashMap<String, String>> {
-    let departments = directory::departments(store, &organisation.id).await?.into_iter();
-    let users = directory::users(store, &organisation.id).await?.into_iter();
-    let own = std::iter::once((organisation.id.clone(), organisation.name.clone()));
-    let departments = departments.map(|department| (department.id, department.name));
-    Ok(own.chain(departments).chain(users.map(|user| (user.id, user.email))).collect())
-}
-
-fn name_of(names: &HashMap<String, String>, scope: &ScopeKey) -> String {
-    names.get(&*scope.id).cloned().unwrap_or_else(|| scope.id.to_string())
-}
-
 async fn show(store: &Store, budget: &BudgetRow, organisation: &Organisation) -> anyhow::Result<()> {
     let standing = budgets::standing_now(store, budget, now()).await?;
     let settings = &budget.settings;
@@ -377,7 +343,7 @@ async fn show(store: &Store, budget: &BudgetRow, organisation: &Organisation) ->
     let lines = [
         ("name", budget.name.clone()),
         ("id", budget.id.clone()),
-        ("of", name_of(&names(store, organisation).await?, &budget.scope)),
+        ("of", directory::scope_names(store, organisation).await?.of(&budget.scope)),
         ("amount", format!("{} {}", amount::text(settings.amount, unit), period_name(settings.period))),
         (
             "kind",
@@ -422,21 +388,4 @@ fn alert_row(alert: &Alert, unit: Unit) -> [String; 5] {
         amount::text(number(alert.spent), unit),
         amount::text(number(alert.budget_limit), unit),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_amount_that_looks_like_one_of_another_unit_is_doubted() {
-        let dollar = 1_000_000;
-        assert_eq!(doubt(Unit::Micros, 500 * dollar), None);
-        assert_eq!(doubt(Unit::Tokens, 20_000_000), None);
-        // Typed per million where the whole was meant, and the other way round.
-        assert!(doubt(Unit::Micros, 500).is_some());
-        assert!(doubt(Unit::Micros, 500_000_000 * dollar).is_some());
-        assert!(doubt(Unit::Tokens, 20).is_some());
-        assert!(doubt(Unit::Tokens, 20_000_000 * dollar).is_some());
-    }
 }

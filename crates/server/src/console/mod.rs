@@ -6,6 +6,7 @@
 //! templates escape everything; no SQL here.
 
 mod assets;
+mod budgets;
 mod chart;
 mod devices;
 mod failure;
@@ -52,6 +53,12 @@ pub fn router(store: Store, clock: Clock) -> Router {
     let console = Console { store, clock, verifier: Verifier::default(), throttle: Throttle::default() };
     Router::new()
         .route("/", get(overview::page))
+        .route("/budgets", get(budgets::page))
+        .route("/budgets/add", post(budgets::add))
+        .route("/budgets/caps", post(budgets::caps))
+        .route("/budgets/exemptions", post(budgets::decide))
+        .route("/budgets/remove", post(budgets::remove))
+        .route("/budgets/set", post(budgets::set))
         .route("/devices", get(devices::page))
         .route("/devices/approve", post(pending::approve))
         .route("/devices/deny", post(pending::deny))

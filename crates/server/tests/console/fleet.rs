@@ -1,20 +1,24 @@
 //! Organisations with devices and a month of usage, made through the store's own doors: tokens,
 //! enrolment and the ledger.
 
+use toktra_protocol::budget::{Period, Scope, Unit};
+use toktra_protocol::directive::FF_BUDGET_HARD_CAPS;
 use toktra_protocol::enrol::DeviceDescription;
 use toktra_protocol::event::Blocked;
 use toktra_protocol::{
     Batch, Block, BlockReason, DeviceId, Estimate, Event, EventBody, Minute, NameSource, UnixSeconds, Usage,
 };
 use toktra_server::password;
+use toktra_store::budgets::Settings;
 use toktra_store::directory::{
     Department, Organisation, create_department, create_organisation, create_user,
 };
 use toktra_store::enrolment::{self, Attempt, EnrolError, Grant, NewCertificate};
 use toktra_store::ledger::{Cost, Ledger, Tariff};
 use toktra_store::price_mix::Share;
+use toktra_store::spend::ScopeKey;
 use toktra_store::tokens::{self, Use};
-use toktra_store::{Store, accounts, devices};
+use toktra_store::{Store, accounts, budgets, devices, exemptions, flags};
 
 pub const NAME: &str = "ada";
 pub const PASSWORD: &str = "correct horse battery staple";
@@ -225,7 +229,42 @@ pub async fn month(store: &Store, organisation: &Organisation, now: UnixSeconds)
     devices::set_lock(store, ids[7], Some("Lost"), "test", now).await.unwrap();
     waiting(store, organisation, "new-thinkpad", now).await;
     devices::revoke(store, ids[8], "test", now).await.unwrap();
+    four_budgets(store, organisation, &departments, now).await;
+    let waiting = budgets::find(store, organisation, "Research, monthly").await.unwrap();
+    exemptions::request(store, ids[3], &waiting.id, "The reviewers' deadline is on Friday.", now)
+        .await
+        .unwrap();
     drop(ledger);
+}
+
+/// One of each state: well within, warned, passed and soft, passed and hard.
+async fn four_budgets(
+    store: &Store,
+    organisation: &Organisation,
+    departments: &[Department],
+    now: UnixSeconds,
+) {
+    let whole = (Scope::Organisation, organisation.id.as_str());
+    let of = |index: usize| (Scope::Department, departments[index].id.as_str());
+    for (name, (scope, id), unit, amount, hard) in [
+        ("Everybody, monthly", whole, Unit::Micros, 900_000_000_000, false),
+        ("Research, monthly", of(0), Unit::Tokens, 60_000_000_000, true),
+        ("Marketing, monthly", of(1), Unit::Tokens, 1_000_000, false),
+        ("Support, monthly", of(2), Unit::Tokens, 1_000_000, true),
+    ] {
+        let scope = ScopeKey { organisation: organisation.id.as_str().into(), scope, id: id.into() };
+        let settings = Settings {
+            unit,
+            amount,
+            period: Period::Monthly,
+            hard,
+            thresholds: vec![50, 75, 90, 100],
+            rollover_limit: 0,
+            message: String::new(),
+        };
+        budgets::create(store, name, &scope, &settings, "test", now).await.unwrap();
+    }
+    flags::set(store, organisation, FF_BUDGET_HARD_CAPS, true, "test", now).await.unwrap();
 }
 
 fn month_of(index: u64, weight: u64, now: UnixSeconds) -> Vec<(Minute, EventBody)> {

@@ -87,6 +87,10 @@ fn visit(mut browser: Browser, origin: &str, expected: &Expected) {
         let rows = browser.evaluate("document.querySelectorAll('#devices-table tbody tr').length");
         assert_eq!(rows, expected.devices);
         check_page(&mut browser, &format!("devices-{suffix}"));
+        browser.open(&format!("{origin}/budgets"));
+        assert_eq!(browser.evaluate("document.querySelectorAll('#budgets-table tbody tr').length"), 4);
+        browser.evaluate("document.querySelector('#budgets-table details').open = true");
+        check_page(&mut browser, &format!("budgets-{suffix}"));
         browser.and_wait_for_load(|browser| {
             browser.evaluate("document.querySelector('form[action=\"/logout\"] button').click()");
         });

@@ -9,6 +9,7 @@
 #[path = "../support/authority.rs"]
 mod authority;
 mod browser;
+mod budgets;
 mod client;
 mod fleet;
 mod look;

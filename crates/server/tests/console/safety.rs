@@ -12,7 +12,7 @@ use super::fleet;
 async fn every_page_but_the_sign_in_needs_a_session() {
     let house = House::new().await;
     let mut client = house.client();
-    for path in ["/", "/?days=7", "/devices", "/devices?page=2"] {
+    for path in ["/", "/?days=7", "/budgets", "/devices", "/devices?page=2"] {
         let reply = client.get(path).await;
         assert_eq!((reply.status, reply.location()), (StatusCode::SEE_OTHER, "/login"), "{path}");
     }
@@ -45,6 +45,7 @@ async fn every_answer_carries_the_headers_and_no_page_is_kept_by_a_cache() {
     let style = style.split_once('"').unwrap().0.to_owned();
     for (path, caching) in [
         ("/", "no-store"),
+        ("/budgets", "no-store"),
         ("/devices", "no-store"),
         ("/login", "no-store"),
         (style.as_str(), "public, max-age=31536000, immutable"),

@@ -1,5 +1,5 @@
-//! Amounts as an administrator types and reads them: tokens, or dollars that become micro-dollars
-//! exactly. Never a floating-point number.
+//! Amounts as an administrator types and reads them, on a command line or in the console: tokens, or
+//! dollars that become micro-dollars exactly. Never a floating-point number.
 
 use toktra_protocol::budget::Unit;
 use toktra_store::budgets::AMOUNT_LIMIT;
@@ -54,6 +54,32 @@ pub fn text(amount: u64, unit: Unit) -> String {
     }
 }
 
+/// An amount as an administrator types it, which reads back to the same.
+pub fn typed(amount: u64, unit: Unit) -> String {
+    let said = text(amount, unit);
+    said.trim_start_matches('$').trim_end_matches(" tokens").to_owned()
+}
+
+/// Why an amount looks like one of another unit, if it does.
+pub fn doubt(unit: Unit, amount: u64) -> Option<String> {
+    let said = text(amount, unit);
+    match unit {
+        Unit::Tokens if amount < 10_000 => {
+            Some(format!("{said} is less than one long conversation; was it meant in thousands or dollars?"))
+        }
+        Unit::Tokens if amount > 10_000_000_000_000 => {
+            Some(format!("{said} is more than the largest organisations use; was it meant in micro-dollars?"))
+        }
+        Unit::Micros if amount < 10_000 => {
+            Some(format!("{said} is less than a cent; amounts are whole dollars, not millions of them"))
+        }
+        Unit::Micros if amount > 100_000_000_000_000 => {
+            Some(format!("{said} is a great deal; amounts are dollars, neither cents nor micro-dollars"))
+        }
+        _ => None,
+    }
+}
+
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -104,5 +130,17 @@ mod tests {
         assert_eq!(text(500_000_000, Unit::Micros), "$500.00");
         assert_eq!(text(1_234_567_891_234, Unit::Micros), "$1,234,567.891234");
         assert_eq!(text(7, Unit::Micros), "$0.000007");
+    }
+
+    #[test]
+    fn an_amount_that_looks_like_one_of_another_unit_is_doubted() {
+        let dollar = 1_000_000;
+        assert_eq!(doubt(Unit::Micros, 500 * dollar), None);
+        assert_eq!(doubt(Unit::Tokens, 20_000_000), None);
+        // Typed per million where the whole was meant, and the other way round.
+        assert!(doubt(Unit::Micros, 500).is_some());
+        assert!(doubt(Unit::Micros, 500_000_000 * dollar).is_some());
+        assert!(doubt(Unit::Tokens, 20).is_some());
+        assert!(doubt(Unit::Tokens, 20_000_000 * dollar).is_some());
     }
 }
