@@ -5,6 +5,7 @@ mod administrators;
 mod arguments;
 mod audit;
 mod authority;
+mod backup;
 mod budget;
 mod devices;
 mod directory;
@@ -66,6 +67,8 @@ async fn dispatch(Arguments { data, passphrase_file, command }: Arguments) -> an
         Command::Events { device, after } => ledger::events(&open(&data).await?, device, after).await,
         Command::Check => ledger::check(&open(&data).await?).await,
         Command::Retention(command) => retention::retention(&open(&data).await?, command).await,
+        Command::Backup { to } => backup::backup(&data, &to).await,
+        Command::Restore { from } => backup::restore(&data, &passphrase, &from).await,
         Command::Audit(command) => audit::audit(&open(&data).await?, command).await,
         Command::Completions { shell } => {
             documents::completions(shell);

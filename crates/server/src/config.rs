@@ -16,7 +16,8 @@ pub struct Config {
     pub domain: ToktraDomain,
 }
 
-const FILE: &str = "server.json";
+/// Its file in the data directory.
+pub const FILE: &str = "server.json";
 
 impl Config {
     /// Whether a data directory has been initialised.

@@ -5,15 +5,10 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Stdio;
-use std::sync::Arc;
 
 use hyper::Request;
 use rustls::ClientConfig;
 use support::{Backend, Client, Device, INGEST, usage};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use toktra_protocol::{Ack, Batch};
 use toktra_store::Store;
@@ -35,7 +30,8 @@ async fn killing_the_server_loses_nothing_acknowledged_and_counts_nothing_twice(
 
     let mut acknowledged = vec![0; DEVICES];
     for round in 0..KILLS {
-        let (mut server, address) = serve(backend.data.path()).await;
+        let (mut server, address) =
+            support::serve(backend.data.path(), &backend.data.path().join("test.passphrase")).await;
         let (acks, mut seen) = mpsc::unbounded_channel();
         let sending: Vec<_> = configs
             .iter()
@@ -109,23 +105,4 @@ async fn check(store: &Store, device: &Device, acknowledged: u64) {
             .await
             .unwrap();
     assert_eq!(booked, (events, events * 100), "the ledger has each event once");
-}
-
-async fn serve(data: &Path) -> (Child, SocketAddr) {
-    let mut server = Command::new(env!("CARGO_BIN_EXE_toktra-server"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-        .arg(data)
-        .arg("--passphrase-file")
-        .arg(data.join("test.passphrase"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
-    let line = lines.next_line().await.unwrap().expect("the server ended before it listened");
-    let address = line.strip_prefix("listening on ").unwrap().parse().unwrap();
-    let _keep_reading =
-        Arc::new(tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} }));
-    (server, address)
 }

@@ -85,6 +85,9 @@ pub enum StoreError {
     /// The departments would not be a tree any more.
     #[error("{0}")]
     Tree(&'static str),
+    /// The file is damaged.
+    #[error("the database's file is damaged: {0}")]
+    Damaged(String),
     /// A stored value cannot be read.
     #[error("the database holds a value in `{0}` that cannot be read")]
     Corrupt(&'static str),
@@ -143,6 +146,21 @@ impl Store {
     /// The counter of administrative changes.
     pub async fn changes(&self) -> Result<i64, StoreError> {
         Ok(sqlx::query_scalar("SELECT counter FROM changes WHERE id = 1").fetch_one(&self.reader).await?)
+    }
+
+    /// Writes a copy of this moment's database to a file that does not exist yet, while others go on
+    /// reading and writing. What was deleted is not in it.
+    pub async fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        let path = path.to_str().ok_or(StoreError::Corrupt("the path of a copy, which is not UTF-8"))?;
+        sqlx::query("VACUUM INTO $1").bind(path).execute(&self.reporter).await?;
+        Ok(())
+    }
+
+    /// Reads every page and index, and fails with the first thing that is wrong.
+    pub async fn check_pages(&self) -> Result<(), StoreError> {
+        let found: Vec<String> =
+            sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_all(&self.reporter).await?;
+        if found == ["ok"] { Ok(()) } else { Err(StoreError::Damaged(found.join("; "))) }
     }
 
     /// Waits until what is under way is done, then closes every connection.

@@ -95,6 +95,18 @@ pub enum Command {
     /// How long data is kept.
     #[command(subcommand)]
     Retention(super::retention::Retention),
+    /// Copy database, authority and settings into a new directory, also while the server runs.
+    Backup {
+        /// The directory; new or empty.
+        #[arg(long, value_name = "DIRECTORY")]
+        to: PathBuf,
+    },
+    /// Make the data directory, which must be new or empty, out of a backup.
+    Restore {
+        /// The directory that `backup` made.
+        #[arg(long, value_name = "DIRECTORY")]
+        from: PathBuf,
+    },
     /// Show the newest rows of the audit trail, or verify its chain.
     Audit(super::audit::Audit),
     /// Print a shell's completions.

@@ -48,13 +48,14 @@ pub async fn init(data: &Path, passphrase: &PassphraseFile, options: Init) -> an
     print_next_steps(data, &options, &root_directory, &root_passphrase, passphrase, generated)
 }
 
-fn make_directory(data: &Path) -> anyhow::Result<()> {
+/// Makes a private directory, or takes one that is empty.
+pub(super) fn make_directory(data: &Path) -> anyhow::Result<()> {
     let made = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(data);
     made.with_context(|| format!("`{}` cannot be made", data.display()))?;
     let mut entries = std::fs::read_dir(data)?;
     ensure!(
         entries.next().is_none(),
-        "`{}` is not empty; give a new directory, or empty it if an earlier `init` failed",
+        "`{}` is not empty; give a new directory, or empty it if an earlier attempt failed",
         data.display()
     );
     Ok(())
