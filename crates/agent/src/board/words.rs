@@ -1,0 +1,119 @@
+//! The status in words: who the device is, what is in force, and what is not as it should be and what to
+//! do about it. Pure.
+
+use std::time::Duration;
+
+use toktra_identity::Credential;
+use toktra_protocol::local::{IdentityPhase, Status};
+use toktra_protocol::{Code, ToktraDomain, UnixSeconds};
+
+use super::{Policy, Standing};
+use crate::budget::{InForce, Moment};
+use crate::clock::SKEW_LIMIT_S;
+use crate::enrolment;
+
+/// A certificate that ends sooner, in seconds, is reported.
+const EXPIRY_NOTICE_S: u64 = 14 * 24 * 60 * 60;
+
+/// Said while a cap is open that the backend, when it was last heard, had closed.
+pub const CAP_OPENED: &str = "a budget's cap is open, because the backend has been out of reach for too long; it closes when the backend is heard and still says so";
+
+/// Said where a device is not enrolled.
+pub const NOT_ENROLLED: &str =
+    "the device is not enrolled: run `toktra-agent enroll --domain DOMAIN --token TOKEN` as root";
+
+/// What is to be said of a device that holds no credential.
+pub(super) fn unenrolled(standing: &Standing) -> String {
+    let refused = standing.refused.and_then(enrolment::next_step);
+    match (standing.phase, refused) {
+        (IdentityPhase::Pending, None) => {
+            "the device asks the backend to be enrolled, and has no answer yet".to_owned()
+        }
+        (IdentityPhase::Pending, Some(step)) => format!("the device is not enrolled yet: {step}"),
+        (_, Some(step)) => format!("the device is not enrolled, the backend refused it: {step}"),
+        (_, None) => NOT_ENROLLED.to_owned(),
+    }
+}
+
+/// What is to be said of an identity that does not serve.
+pub(super) fn ill(standing: &Standing) -> Option<String> {
+    let step = standing.refused.and_then(enrolment::next_step).unwrap_or_default();
+    match standing.phase {
+        IdentityPhase::Revoked => Some(format!(
+            "the device was revoked: nothing is sent, what waits is kept here, and the backend is asked once a day. {step}"
+        )),
+        IdentityPhase::Lost => Some(format!(
+            "the device has lost its identity: nothing is sent, what waits is kept here. {step}"
+        )),
+        IdentityPhase::Recovering => Some(
+            "the device certificate has expired: the device recovers by itself when it reaches the backend"
+                .to_owned(),
+        ),
+        _ if standing.refused == Some(Code::ClockSkew) => Some(
+            "the backend's clock disagrees with its own certificates; tell your administrator".to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// What is to be said of a clock that is wrong.
+pub(super) fn skew(ahead_s: i64) -> Option<String> {
+    let by = ahead_s.unsigned_abs();
+    let direction = if ahead_s > 0 { "ahead of" } else { "behind" };
+    (by > SKEW_LIMIT_S).then(|| {
+        format!("this machine's clock is {by} s {direction} the backend's: set it, for example by NTP")
+    })
+}
+
+/// The backend's own hosts.
+pub(super) fn own_hosts(domain: &ToktraDomain) -> Vec<String> {
+    vec![domain.api_host(), domain.ingest_host(), domain.updates_host()]
+}
+
+/// Puts down who the device is.
+pub fn describe(status: &mut Status, credential: Option<&Credential>, configured: Option<&ToktraDomain>) {
+    crate::VERSION.clone_into(&mut status.agent_version);
+    status.domain = configured.map(ToString::to_string);
+    if let Some(credential) = credential {
+        let enrolled = credential.enrolled();
+        status.domain = Some(enrolled.domain.to_string());
+        status.device = Some(enrolled.device);
+        status.organisation = Some(enrolled.organisation.clone());
+        status.department.clone_from(&enrolled.department);
+        status.certificate_until = Some(credential.valid_until());
+    }
+}
+
+/// Puts down what a directive has in force, the device's own count left out.
+pub fn in_force(status: &mut Status, policy: Policy, now: UnixSeconds) {
+    let in_force = policy.in_force(&[], Moment { wall: now, elapsed: Duration::ZERO });
+    put_down(status, policy, in_force);
+}
+
+/// Puts down what is in force.
+pub(super) fn put_down(status: &mut Status, policy: Policy, in_force: InForce) {
+    let Some(directive) = policy.directive else { return };
+    status.directive_version = Some(directive.version);
+    status.directive_issued_at = Some(directive.issued_at);
+    status.lock = in_force.lock;
+    status.block = in_force.block;
+    status.block_until = in_force.block_until;
+    status.budgets = in_force.budgets;
+    status.cap_opened = in_force.cap_opened;
+    if in_force.cap_opened {
+        status.degraded.push(CAP_OPENED.to_owned());
+    }
+}
+
+/// What is to be said of the certificate's end.
+pub fn expiry(credential: &Credential, now: UnixSeconds) -> Option<String> {
+    let until = credential.valid_until();
+    if now < until && until <= now.plus(EXPIRY_NOTICE_S) {
+        let days = (until.0 - now.0) / (24 * 60 * 60);
+        Some(format!(
+            "the device certificate expires in {days} days and could not be renewed yet: is the backend within reach?"
+        ))
+    } else {
+        None
+    }
+}
