@@ -10,7 +10,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-const CORES: [&str; 7] = [
+const CORES: [&str; 8] = [
     "toktra-hello",
     "toktra-catalog",
     "toktra-meter",
@@ -18,6 +18,7 @@ const CORES: [&str; 7] = [
     "toktra-engine",
     "toktra-protocol",
     "toktra-menu",
+    "toktra-vault",
 ];
 const ADAPTERS: [&str; 2] = ["toktra-capture-linux", "toktra-capture-pcap"];
 const RUNTIMES: [&str; 5] = ["tokio", "sqlx", "hyper", "axum", "rustls"];

@@ -2,8 +2,8 @@
 //! [`Problem`](crate::Problem)s. The certificate says only whether a device may; whose the data is, the
 //! [`Member`] says, and the backend keeps no more of it than a hash.
 //!
-//! Invariants: a body is read within its limit and checked before it is used; a sealed record is an
-//! `age` file, so that nothing in clear gets here by mistake; no time is finer than a month. What is
+//! Invariants: a body is read within its limit and checked before it is used; a sealed record begins as
+//! such, so that nothing in clear gets here by mistake; no time is finer than a month. What is
 //! secret prints nothing.
 
 use std::fmt;
@@ -35,8 +35,8 @@ pub const RECORDS_BODY_LIMIT: usize = 720 * 1024;
 pub const BODY_LIMIT: usize = 1024;
 /// Most tokens of a device's month; beyond, it is no use of a person, and the backend could not add it up.
 pub const TOKENS_LIMIT: u64 = 1_000_000_000_000;
-/// First line of an `age` file (age-encryption.org/v1).
-pub const SEALED_HEAD: &[u8] = b"age-encryption.org/v1\n";
+/// First line of a sealed record, which says the version of what follows.
+pub const SEALED_HEAD: &[u8] = b"toktra sealed v1\n";
 
 /// Whose personal records these are: 32 secret bytes that only the user's devices can make, from the
 /// user's private key (HKDF-SHA256) and the organisation's name. Whoever has them can list and delete.
@@ -44,13 +44,13 @@ pub const SEALED_HEAD: &[u8] = b"age-encryption.org/v1\n";
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Member([u8; 32]);
 
-/// Which of a member's devices: 16 bytes made from the user's private key and the device's identifier,
-/// which tell it to nobody else. As text, base64url without padding.
+/// Which of a member's devices: 16 random bytes, made when the user opts in
+/// there, which tell it to nobody else. As text, base64url without padding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot([u8; 16]);
 
-/// A record, sealed on the device to the user's public key: an `age` file of at most [`SEALED_LIMIT`]
-/// bytes. As text, base64.
+/// A record, sealed on the device to the user's public key: [`SEALED_HEAD`] and what follows it, at most
+/// [`SEALED_LIMIT`] bytes. As text, base64.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed(Vec<u8>);
 
@@ -189,8 +189,8 @@ pub enum ShapeError {
     /// Not base64url of exactly so many bytes.
     #[error("a member is 32 bytes and a slot 16, in base64url without padding")]
     Name,
-    /// Not base64 of an `age` file within [`SEALED_LIMIT`].
-    #[error("a record is an age file of at most {SEALED_LIMIT} bytes, in base64")]
+    /// Not base64 of a sealed record within [`SEALED_LIMIT`].
+    #[error("a record is sealed and of at most {SEALED_LIMIT} bytes, in base64")]
     Sealed,
 }
 
@@ -206,6 +206,15 @@ impl Member {
     }
 }
 
+impl PartialEq for Member {
+    /// In a time that says nothing of where they differ.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).fold(0, |differences, (one, two)| differences | (one ^ two)) == 0
+    }
+}
+
+impl Eq for Member {}
+
 impl Slot {
     /// Of its bytes.
     pub fn new(bytes: [u8; 16]) -> Self {
@@ -219,13 +228,13 @@ impl Slot {
 }
 
 impl Sealed {
-    /// Of an `age` file.
+    /// Of what the device has sealed.
     pub fn new(bytes: Vec<u8>) -> Result<Self, ShapeError> {
         let is_sealed = bytes.len() <= SEALED_LIMIT && bytes.starts_with(SEALED_HEAD);
         if is_sealed { Ok(Self(bytes)) } else { Err(ShapeError::Sealed) }
     }
 
-    /// The `age` file.
+    /// As the device has sealed it.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -309,7 +318,7 @@ fn not_json(error: serde_json::Error) -> PersonalError {
 }
 
 /// Exactly `N` bytes of base64url without padding.
-fn named<const N: usize>(text: &str) -> Result<[u8; N], ShapeError> {
+pub(super) fn named<const N: usize>(text: &str) -> Result<[u8; N], ShapeError> {
     let mut bytes = [0; N];
     // The encoding of N bytes has one length, so that no text makes this allocate.
     if text.len() != (N * 4).div_ceil(3) {
