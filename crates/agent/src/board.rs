@@ -380,6 +380,8 @@ impl Board {
             own_hosts: domain.map(own_hosts).unwrap_or_default(),
             privacy: privacy.windows,
             privacy_unreadable: privacy.unreadable,
+            personal: None,
+            personal_acknowledged: 0,
         }
     }
 

@@ -161,6 +161,8 @@ impl Peer {
                         let minute = self.board.time.minute(record.minute);
                         group.push(acceptable(Record { minute, ..record }));
                     }
+                    // No seed turns personal mode on yet.
+                    Some(FromExtension::Personal(_) | FromExtension::PersonalInForce { .. }) => {}
                     Some(FromExtension::Health(health)) => self.board.set_health(health),
                     Some(FromExtension::Hello { .. }) => bail!("it said hello twice"),
                     None => break,

@@ -9,6 +9,7 @@ use std::{fs, io};
 use serde::Serialize;
 use toktra_protocol::event::{Blocked, Dropped};
 use toktra_protocol::local::{self, Answer, Ask, FromExtension, Health, Record, Seed, ToExtension};
+use toktra_protocol::personal::local::{PersonalEstimate, PersonalMode, PersonalRecord, PersonalUsage};
 use toktra_protocol::personal::wire::{Body, SEALED_HEAD};
 use toktra_protocol::personal::{
     Member, Month, Perks, PersonalBatch, PersonalLeave, PersonalPage, PersonalQuery, PersonalTotal, Sealed,
@@ -48,11 +49,17 @@ fn frames() -> Result<(), Box<dyn Error>> {
     for (body, number) in bodies().into_iter().zip(1..) {
         session.push(frame(&FromExtension::Record(Record { number, minute: Minute(29_000_000), body }))?);
     }
+    session.push(frame(&FromExtension::Personal(personal_record()))?);
+    session.push(frame(&FromExtension::PersonalInForce { mode: Some(mode()) })?);
     write("frames", "extension", &[&[255], &session.concat()[..]].concat())?;
     write("frames", "pieces", &[&[3], &session.concat()[..]].concat())?;
-    let seed = Seed { lock: Some(lock()), block: Some(block()), ..Seed::default() };
-    let answers =
-        [frame(&ToExtension::Seed(seed))?, frame(&ToExtension::Acknowledged { number: 9 })?].concat();
+    let seed = Seed { lock: Some(lock()), block: Some(block()), personal: Some(mode()), ..Seed::default() };
+    let answers = [
+        frame(&ToExtension::Seed(seed))?,
+        frame(&ToExtension::Acknowledged { number: 9 })?,
+        frame(&ToExtension::PersonalAcknowledged { number: 3 })?,
+    ]
+    .concat();
     write("frames", "agent", &[&[64], &answers[..]].concat())?;
     write("frames", "ask", &[&[255], &frame(&Ask::Status)?[..]].concat())?;
     write("frames", "answer", &[&[255], &frame(&Answer::Status(Box::default()))?[..]].concat())?;
@@ -132,6 +139,30 @@ fn bodies() -> Vec<EventBody> {
     let blocked =
         Blocked { provider, service, host, name_source, user_account, application: None, reason, cut: true };
     vec![EventBody::Usage(usage), EventBody::Blocked(blocked), dropped()]
+}
+
+fn mode() -> PersonalMode {
+    PersonalMode { account: "ada".into(), until: Some(UnixSeconds(1_795_395_600)), stopped: false }
+}
+
+fn personal_record() -> PersonalRecord {
+    let usage = PersonalUsage {
+        provider: "openai".into(),
+        service: "openai-api".into(),
+        host: "api.openai.com".into(),
+        application: Some("curl".into()),
+        exchanges: 1,
+        bytes_out: 2,
+        bytes_in: 3,
+        bytes_handshake: 4,
+        duration_s: 5,
+        streaming: true,
+        partial: false,
+        tokens_in: PersonalEstimate::default(),
+        tokens_out: PersonalEstimate { low: 1, point: 2, high: 3 },
+        calibration: "none".into(),
+    };
+    PersonalRecord { number: 1, minute: Minute(29_000_000), lost: 0, usage }
 }
 
 fn dropped() -> EventBody {

@@ -10,12 +10,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::personal::local::{PersonalMode, PersonalRecord};
 use crate::privacy::{PrivacyHours, Window};
 use crate::{Block, Budget, Code, DeviceId, Event, EventBody, Lock, Minute, UnixSeconds};
 
 /// Version of these messages; peers of another version are refused with a clear error. An extension
-/// of version 1 knows no privacy hours and would record in them.
-pub const VERSION: u32 = 2;
+/// of version 1 knows no privacy hours and would record in them; one of version 2 knows no personal mode,
+/// and would give the organisation what is the user's own.
+pub const VERSION: u32 = 3;
 /// Largest frame, in bytes.
 pub const FRAME_LIMIT: usize = 256 * 1024;
 /// Directory of the sockets.
@@ -40,6 +42,14 @@ pub enum FromExtension {
     },
     /// A record to spool.
     Record(Record),
+    /// A record to seal for the vault.
+    Personal(PersonalRecord),
+    /// What the last seed said of personal mode is in force; after the first, and whenever it changes.
+    /// Nothing that a connection carries from now on goes elsewhere.
+    PersonalInForce {
+        /// As in [`Seed::personal`].
+        mode: Option<PersonalMode>,
+    },
     /// How the capture is doing; at connect, on change, and at least once a minute.
     Health(Health),
 }
@@ -102,12 +112,18 @@ impl Health {
 /// What the agent says to the extension.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "a seed is applied and dropped, there are never many")]
 pub enum ToExtension {
     /// Everything the extension must know; sent at connect and at every change.
     Seed(Seed),
     /// The spool has every record of this run up to this number.
     Acknowledged {
         /// Number of the record.
+        number: u64,
+    },
+    /// The same of personal records: they are sealed and on disk.
+    PersonalAcknowledged {
+        /// Number of the personal record.
         number: u64,
     },
 }
@@ -133,6 +149,12 @@ pub struct Seed {
     /// The user's windows cannot be read, so that nothing may be recorded at all.
     #[serde(default)]
     pub privacy_unreadable: bool,
+    /// Personal mode, if it is on.
+    #[serde(default)]
+    pub personal: Option<PersonalMode>,
+    /// The highest personal record of this run that is sealed and on disk.
+    #[serde(default)]
+    pub personal_acknowledged: u64,
 }
 
 /// What a command line asks of the agent.

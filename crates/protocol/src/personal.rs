@@ -1,10 +1,15 @@
 //! Personal mode (Token Perks): what a user's own ledger consists of, which is not the organisation's.
-//! [`wire`] crosses to the backend's vault, [`month`] is the only time in it.
+//! [`local`] is between extension and agent, [`wire`] crosses to the backend's vault, and [`month`] is the only
+//! time in it.
 //!
-//! Invariants: nothing here converts into a corporate type or out of one, and no message holds both.
-//! No message names a device, a user or an account; a member is a secret of the user's own making, and
-//! what it did is sealed before it comes here.
+//! Invariants: no type here converts into one of [`crate::event`] or out of one (`apart` holds it), and no
+//! message holds both; the units of a value (a [`crate::Minute`], a number of bytes) are all that they share.
+//! No message to the backend names a device, a user or an account; a member is a secret of the user's own
+//! making, and what it did is sealed before it goes there.
 
+#[cfg(doctest)]
+mod apart;
+pub mod local;
 pub mod month;
 pub mod wire;
 

@@ -17,11 +17,14 @@ use toktra_protocol::directive::DirectivePoll;
 use toktra_protocol::enrol::{DeviceDescription, EnrolRequest, RenewRequest};
 use toktra_protocol::event::{Blocked, Dropped, TEXT_LIMIT};
 use toktra_protocol::local::{FromExtension, Health, Record};
+use toktra_protocol::personal::local::{PersonalEstimate, PersonalMode, PersonalRecord, PersonalUsage};
 use toktra_protocol::personal::wire::SEALED_HEAD;
 use toktra_protocol::personal::{
     Member, Month, PersonalBatch, PersonalLeave, PersonalQuery, PersonalTotal, Sealed, Slot,
 };
-use toktra_protocol::{Batch, BlockReason, DeviceId, Estimate, Event, EventBody, Minute, NameSource, Usage};
+use toktra_protocol::{
+    Batch, BlockReason, DeviceId, Estimate, Event, EventBody, Minute, NameSource, UnixSeconds, Usage,
+};
 
 /// One of each kind; another kind does not compile until it is here.
 fn bodies() -> Vec<EventBody> {
@@ -134,14 +137,44 @@ fn from_extension() -> Vec<FromExtension> {
         flows_unattributed: 1,
         records_lost: 1,
     };
-    let mut said = vec![hello, FromExtension::Health(health)];
+    let mut said = vec![hello, FromExtension::Health(health), FromExtension::Personal(personal())];
+    said.push(FromExtension::PersonalInForce { mode: Some(personal_mode()) });
     said.extend(bodies().into_iter().map(record));
     for one in &said {
         match one {
-            FromExtension::Hello { .. } | FromExtension::Record(_) | FromExtension::Health(_) => {}
+            FromExtension::Hello { .. }
+            | FromExtension::Record(_)
+            | FromExtension::Personal(_)
+            | FromExtension::PersonalInForce { .. }
+            | FromExtension::Health(_) => {}
         }
     }
     said
+}
+
+fn personal_mode() -> PersonalMode {
+    PersonalMode { account: "ada".into(), until: Some(UnixSeconds(1_795_392_000)), stopped: true }
+}
+
+fn personal() -> PersonalRecord {
+    let estimate = PersonalEstimate { low: 1, point: 2, high: 3 };
+    let usage = PersonalUsage {
+        provider: "openai".into(),
+        service: "openai-api".into(),
+        host: "api.openai.com".into(),
+        application: Some("python3".into()),
+        exchanges: 1,
+        bytes_out: 2,
+        bytes_in: 3,
+        bytes_handshake: 4,
+        duration_s: 5,
+        streaming: true,
+        partial: false,
+        tokens_in: estimate,
+        tokens_out: estimate,
+        calibration: "openai-api-stream-2026-03".into(),
+    };
+    PersonalRecord { number: 1, minute: Minute(29_000_000), lost: 1, usage }
 }
 
 /// A value somewhere in a message.
@@ -206,12 +239,25 @@ fn nothing_that_the_extension_says_holds_a_sequence_of_numbers_or_a_finer_time()
         let mut found = Vec::new();
         leaves("", &said, &[".health.degraded"], &mut found);
         for leaf in found.iter().filter(|leaf| is_time(&leaf.path)) {
-            assert!(
-                leaf.path.ends_with(".minute") || leaf.path.ends_with(".usage.duration_s"),
-                "{}",
-                leaf.path
-            );
+            // The end of personal mode is the user's choice and no time of use.
+            let may = [".minute", ".usage.duration_s", ".personal_in_force.mode.until"];
+            assert!(may.iter().any(|end| leaf.path.ends_with(end)), "{}", leaf.path);
         }
+    }
+}
+
+#[test]
+fn a_personal_record_names_no_account_and_is_read_as_no_other() {
+    let record = json(personal());
+    let mut found = Vec::new();
+    leaves("", &record, &[], &mut found);
+    assert!(!found.iter().any(|leaf| leaf.path.contains("account") || leaf.path.contains("user")));
+    assert!(serde_json::from_value::<Usage>(record["usage"].clone()).is_err());
+    assert!(serde_json::from_value::<Record>(record).is_err());
+    for body in bodies() {
+        let record = json(Record { number: 1, minute: Minute(29_000_000), body });
+        assert!(serde_json::from_value::<PersonalRecord>(record.clone()).is_err());
+        assert!(serde_json::from_value::<PersonalUsage>(record["body"]["usage"].clone()).is_err());
     }
 }
 
@@ -303,6 +349,9 @@ fn a_field_that_no_version_declared_is_refused() {
         refuses(json(event), &format!("/body/{body}"), reads::<Event>);
     }
     refuses(json(&events()[0]), "/body/usage/tokens_in", reads::<Event>);
+    refuses(json(personal()), "", reads::<PersonalRecord>);
+    refuses(json(personal()), "/usage", reads::<PersonalRecord>);
+    refuses(json(personal()), "/usage/tokens_in", reads::<PersonalRecord>);
     let [(_, _, batch), (_, _, enrol), (_, _, renew), _, (_, _, exemption), personal @ ..] =
         <[_; 9]>::try_from(messages()).unwrap();
     let [(_, _, records), (_, _, total), (_, _, query), (_, _, leave)] = personal;
