@@ -5,8 +5,10 @@ use std::sync::Arc;
 use toktra_catalog::{Catalog, Kind, Service, Tokens};
 use toktra_meter::{Basis, Counters, Delta, Meter};
 use toktra_protocol::event::Blocked;
+use toktra_protocol::personal::local::{PersonalEstimate, PersonalUsage};
 use toktra_protocol::{BlockReason, Estimate, EventBody, NameSource, UnixSeconds, Usage};
 
+use crate::ledgers::{Entry, Ledger};
 use crate::undecided::Named;
 use crate::{Now, Transport, Verdict};
 
@@ -27,6 +29,7 @@ pub(crate) struct Attributed {
     /// Bytes both ways at the last count.
     bytes: u64,
     base: Base,
+    ledger: Ledger,
 }
 
 /// From where a flow's counts count.
@@ -80,7 +83,25 @@ impl Attributed {
             heard_ms: now.monotonic_ms,
             bytes: 0,
             base: Base::Zero,
+            ledger: Ledger::Corporate,
         }
+    }
+
+    /// Into which ledger its counts go.
+    pub(crate) fn ledger(&self) -> Ledger {
+        self.ledger
+    }
+
+    /// It is its user's own from now on, or no longer. Gives what was read of it before it was.
+    pub(crate) fn turn_to(&mut self, personal: bool, catalog: &'static Catalog, now: Now) -> Option<Entry> {
+        let (before, after) = match (self.ledger, personal) {
+            (Ledger::Corporate, false) => return None,
+            (Ledger::Corporate, true) => (self.usage(catalog, now), Ledger::Personal),
+            (Ledger::Personal | Ledger::Leaving, true) => (None, Ledger::Personal),
+            (Ledger::Personal | Ledger::Leaving, false) => (None, Ledger::Leaving),
+        };
+        self.ledger = after;
+        before
     }
 
     /// What it carries up to the next counts is not counted, and nothing of it is kept.
@@ -96,6 +117,11 @@ impl Attributed {
     /// Whether it is older than the capture.
     pub(crate) fn is_partial(&self) -> bool {
         self.partial
+    }
+
+    /// The local account.
+    pub(crate) fn account(&self) -> Option<&str> {
+        self.user_account.as_deref()
     }
 
     /// Whose it is.
@@ -120,41 +146,62 @@ impl Attributed {
         }
     }
 
-    /// Takes in its counts.
-    pub(crate) fn count(&mut self, catalog: &'static Catalog, now: Now, counters: Counters) {
+    /// Takes in its counts. Gives the last of what is its user's own, if personal mode has ended.
+    pub(crate) fn count(&mut self, catalog: &'static Catalog, now: Now, counters: Counters) -> Option<Entry> {
         let bytes = counters.bytes_out.saturating_add(counters.bytes_in);
         // A stream's end is always told; of datagrams only their silence may tell.
         if self.transport == Transport::Tcp || self.bytes != bytes {
             self.heard_ms = now.monotonic_ms;
         }
         self.bytes = bytes;
-        let counters = match self.base {
+        let counted = match self.base {
             Base::Zero => counters,
             Base::At(base) => since(base, counters),
             Base::Next => {
-                self.base = Base::At(counters);
-                // Its handshake, and the request to which a reply may be on its way, are over.
-                self.meter = Meter::of_old_flow(now.monotonic_ms);
-                return;
+                self.begin_anew(now, counters);
+                return None;
             }
         };
-        if self.standing != Standing::Refused {
-            let basis = self.basis(catalog, now.wall);
-            self.meter.sample(now.monotonic_ms, counters, &basis);
+        // What was refused is nobody's, until it is let go.
+        if self.standing == Standing::Refused {
+            return None;
+        }
+        let basis = self.basis(catalog, now.wall);
+        self.meter.sample(now.monotonic_ms, counted, &basis);
+        if self.ledger != Ledger::Leaving {
+            return None;
+        }
+        let last = self.usage(catalog, now);
+        self.begin_anew(now, counters);
+        last
+    }
+
+    /// From here on it is counted as a flow of which nothing is known.
+    fn begin_anew(&mut self, now: Now, counters: Counters) {
+        self.base = Base::At(counters);
+        // Its handshake, and the request to which a reply may be on its way, are over.
+        self.meter = Meter::of_old_flow(now.monotonic_ms);
+        if self.ledger == Ledger::Leaving {
+            self.ledger = Ledger::Corporate;
         }
     }
 
     /// What it carried since the last time, if anything.
-    pub(crate) fn usage(&mut self, catalog: &'static Catalog, now: Now) -> Option<EventBody> {
+    pub(crate) fn usage(&mut self, catalog: &'static Catalog, now: Now) -> Option<Entry> {
         self.emitted_ms = now.monotonic_ms;
         let basis = self.basis(catalog, now.wall);
         let delta = self.meter.take(&basis)?;
-        Some(EventBody::Usage(self.record(catalog, delta, basis.id())))
+        Some(match self.ledger {
+            Ledger::Corporate => {
+                Entry::Corporate(EventBody::Usage(self.corporate(catalog, delta, basis.id())))
+            }
+            Ledger::Personal | Ledger::Leaving => Entry::Personal(self.personal(catalog, delta, basis.id())),
+        })
     }
 
-    /// That it was refused, or cut.
-    pub(crate) fn blocked(&self, catalog: &'static Catalog, reason: BlockReason, cut: bool) -> EventBody {
-        EventBody::Blocked(Blocked {
+    /// That it was refused, or cut; nothing, if it is its user's own.
+    pub(crate) fn blocked(&self, catalog: &'static Catalog, reason: BlockReason, cut: bool) -> Option<Entry> {
+        let blocked = || Blocked {
             provider: catalog.provider(self.service).id.clone(),
             service: self.service.id.clone(),
             host: self.host.to_string(),
@@ -163,10 +210,11 @@ impl Attributed {
             application: owned(&self.application),
             reason,
             cut,
-        })
+        };
+        (self.ledger == Ledger::Corporate).then(|| Entry::Corporate(EventBody::Blocked(blocked())))
     }
 
-    fn record(&self, catalog: &'static Catalog, delta: Delta, calibration: &str) -> Usage {
+    fn corporate(&self, catalog: &'static Catalog, delta: Delta, calibration: &str) -> Usage {
         Usage {
             provider: catalog.provider(self.service).id.clone(),
             service: self.service.id.clone(),
@@ -183,6 +231,25 @@ impl Attributed {
             partial: self.partial,
             tokens_in: estimate(delta.tokens_in),
             tokens_out: estimate(delta.tokens_out),
+            calibration: calibration.to_owned(),
+        }
+    }
+
+    fn personal(&self, catalog: &'static Catalog, delta: Delta, calibration: &str) -> PersonalUsage {
+        PersonalUsage {
+            provider: catalog.provider(self.service).id.clone(),
+            service: self.service.id.clone(),
+            host: self.host.to_string(),
+            application: owned(&self.application),
+            exchanges: delta.exchanges,
+            bytes_out: delta.bytes_out,
+            bytes_in: delta.bytes_in,
+            bytes_handshake: delta.bytes_handshake,
+            duration_s: delta.duration_s,
+            streaming: delta.streaming,
+            partial: self.partial,
+            tokens_in: personal_estimate(delta.tokens_in),
+            tokens_out: personal_estimate(delta.tokens_out),
             calibration: calibration.to_owned(),
         }
     }
@@ -219,4 +286,8 @@ fn owned(label: &Option<Arc<str>>) -> Option<String> {
 
 fn estimate(tokens: Tokens) -> Estimate {
     Estimate { low: tokens.low, point: tokens.point, high: tokens.high }
+}
+
+fn personal_estimate(tokens: Tokens) -> PersonalEstimate {
+    PersonalEstimate { low: tokens.low, point: tokens.point, high: tokens.high }
 }

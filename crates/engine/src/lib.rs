@@ -22,7 +22,15 @@
 //! each edge. Nobody's attempt is recorded, and nothing is learned of who speaks to whom, unless a lock
 //! blocks it.
 //!
-//! Invariants: a record names no host that the catalogue does not; a name that is nobody's
+//! In personal mode the flows of its account go into a ledger of their own. What was read of a flow before
+//! the mode began is the organisation's, and what is read after is the user's own, up to and with the first
+//! counts after the mode has ended: where counts span its beginning or its end, they are the user's own. From
+//! there on a flow is counted as if it were new, so that nothing which the organisation is told depends on
+//! what came before. While a flow is the user's own, whatever blocks it blocks without a record, a record of
+//! it that is lost is not among those that the organisation counts, and nobody else's flow is attributed by
+//! its address.
+//!
+//! Invariants: no byte is in both ledgers; a record names no host that the catalogue does not; a name that is nobody's
 //! is dropped where it was read; bytes in records add up to the last counts; every table has
 //! a limit, and what exceeds one is let through and counted ([`Engine::limits_hit`]).
 
@@ -30,8 +38,8 @@ mod addresses;
 mod attempts;
 mod attributed;
 mod labels;
+mod ledgers;
 mod nameless;
-mod outbox;
 mod privacy;
 mod table;
 mod undecided;
@@ -42,6 +50,7 @@ pub use table::{Engine, Limits, LimitsHit};
 pub use toktra_meter::{Counters, Handshake};
 pub use toktra_policy::Policy;
 pub use toktra_policy::hours::Hours;
+use toktra_protocol::personal::local::PersonalUsage;
 use toktra_protocol::{EventBody, Minute, UnixSeconds};
 
 /// A capture's name for a flow: unique among the flows that live (on Linux the socket cookie).
@@ -114,6 +123,17 @@ pub enum Verdict {
     Meter,
     /// Refuse it, or cut it.
     Block,
+}
+
+/// A record for the vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersonalRecord {
+    /// The minute in which it was made.
+    pub minute: Minute,
+    /// Records before this one that found no room.
+    pub lost: u64,
+    /// What happened.
+    pub usage: PersonalUsage,
 }
 
 /// A record for the agent's spool.

@@ -35,7 +35,9 @@ pub(crate) struct Nameless {
 pub(crate) struct Speaker {
     pub(crate) service: &'static Service,
     pub(crate) host: Arc<str>,
-    at_ms: u64,
+    pub(crate) at_ms: u64,
+    /// Known from what is its user's own.
+    pub(crate) personal: bool,
 }
 
 struct Flow {
@@ -51,12 +53,21 @@ pub(crate) fn looks_like_quic(datagram: &[u8]) -> bool {
 }
 
 impl Nameless {
-    /// A program opened a connection to a provider.
-    pub(crate) fn speaks(&mut self, now_ms: u64, who: &Who, service: &'static Service, host: &Arc<str>) {
+    /// A program opened a connection to a provider. What is personal takes the place of nothing else, since
+    /// it will be forgotten.
+    pub(crate) fn speaks(&mut self, who: &Who, speaker: Speaker) {
         let Some(program) = program(who) else { return };
-        if self.speakers.len() < LIMIT || self.speakers.contains_key(&program) {
-            self.speakers.insert(program, Speaker { service, host: Arc::clone(host), at_ms: now_ms });
+        match self.speakers.get(&program) {
+            Some(known) if speaker.personal && !known.personal => return,
+            None if self.speakers.len() >= LIMIT => return,
+            Some(_) | None => {}
         }
+        self.speakers.insert(program, speaker);
+    }
+
+    /// Forgets what is known from what was an account's own, where it is no longer.
+    pub(crate) fn forget_personal(&mut self, is_personal: impl Fn(Option<&str>) -> bool) {
+        self.speakers.retain(|(account, _), speaker| !speaker.personal || is_personal(account.as_deref()));
     }
 
     /// A flow's name could not be read.
@@ -73,10 +84,14 @@ impl Nameless {
     }
 
     /// Decides anew of every flow; gives those to drop from now on, and those to let pass again.
-    pub(crate) fn decide(&mut self, is_kept: impl Fn(&Speaker) -> bool) -> (Vec<FlowId>, Vec<FlowId>) {
+    pub(crate) fn decide(
+        &mut self,
+        is_kept: impl Fn(Option<&str>, &Speaker) -> bool,
+    ) -> (Vec<FlowId>, Vec<FlowId>) {
         let (mut dropped, mut freed) = (Vec::new(), Vec::new());
         for (id, flow) in &mut self.flows {
-            let drop = self.speakers.get(&flow.program).is_some_and(&is_kept);
+            let account = flow.program.0.as_deref();
+            let drop = self.speakers.get(&flow.program).is_some_and(|speaker| is_kept(account, speaker));
             match (flow.dropped, drop) {
                 (false, true) => dropped.push(*id),
                 (true, false) => freed.push(*id),

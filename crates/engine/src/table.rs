@@ -1,22 +1,24 @@
-//! The table itself: every event of a flow passes here.
+//! The table itself: every event of a flow passes here. What is in force, and what becomes of open flows
+//! when that changes, is in `force`.
+
+mod force;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use toktra_catalog::Catalog;
 use toktra_meter::{Counters, Meter};
-use toktra_policy::{Decision, Policy, Situation};
-use toktra_protocol::{EventBody, NameSource};
+use toktra_policy::{Decision, Policy};
+use toktra_protocol::NameSource;
 
 use crate::addresses::{Addresses, Owner, Waiting};
-use crate::attempts::{Attempts, Tell};
 use crate::attributed::{Attributed, Standing, Who};
 use crate::labels::Labels;
-use crate::nameless::{Nameless, looks_like_quic};
-use crate::outbox::Outbox;
-use crate::privacy::{Privacy, Turn};
+use crate::ledgers::{Entry, Ledger, Ledgers};
+use crate::nameless::{Nameless, Speaker, looks_like_quic};
+use crate::privacy::Privacy;
 use crate::undecided::{self, Named, Outcome, Piece, Undecided};
-use crate::{FlowEvent, FlowId, Now, Opened, Record, Transport, Verdict};
+use crate::{FlowEvent, FlowId, Now, Opened, PersonalRecord, Record, Transport, Verdict};
 
 /// Usage of a flow that lives is given out this often; with a tick every few seconds, at
 /// least once a minute.
@@ -36,7 +38,7 @@ pub struct Limits {
     pub undecided_bytes: usize,
     /// Flows of providers.
     pub attributed: usize,
-    /// Records that nobody has taken.
+    /// Records that nobody has taken, in each ledger.
     pub records: usize,
 }
 
@@ -51,7 +53,7 @@ impl Default for Limits {
 pub struct LimitsHit {
     /// Flows let through unread, because too many hellos were not whole.
     pub undecided: u64,
-    /// Flows of providers that were not counted, and records that were dropped.
+    /// Flows of providers that were not counted, and records that were dropped. None of personal mode.
     pub records: u64,
     /// Flows older than the capture that cannot be attributed later.
     pub waiting: u64,
@@ -66,6 +68,8 @@ pub struct Engine {
     /// As of the last tick.
     was_blocking: bool,
     privacy: Privacy,
+    /// Whether personal mode lasts, as of the last turn.
+    personal: bool,
     limits: Limits,
     undecided: HashMap<FlowId, Undecided>,
     undecided_bytes: usize,
@@ -73,8 +77,7 @@ pub struct Engine {
     addresses: Addresses,
     labels: Labels,
     nameless: Nameless,
-    attempts: Attempts,
-    outbox: Outbox,
+    ledgers: Ledgers,
     found: Vec<FlowId>,
     freed: Vec<FlowId>,
     to_cut: Vec<FlowId>,
@@ -95,6 +98,7 @@ impl Engine {
             block_over_ms: None,
             was_blocking: false,
             privacy: Privacy::default(),
+            personal: false,
             limits,
             undecided: HashMap::new(),
             undecided_bytes: 0,
@@ -102,8 +106,7 @@ impl Engine {
             addresses: Addresses::default(),
             labels: Labels::default(),
             nameless: Nameless::default(),
-            attempts: Attempts::default(),
-            outbox: Outbox::default(),
+            ledgers: Ledgers::default(),
             found: Vec::new(),
             freed: Vec::new(),
             to_cut: Vec::new(),
@@ -125,84 +128,6 @@ impl Engine {
         }
     }
 
-    /// Puts a policy in force; returns the open flows to cut.
-    pub fn apply(&mut self, now: Now, policy: Policy) -> Vec<FlowId> {
-        let over_ms = policy.block_until.map(|until| {
-            now.monotonic_ms.saturating_add(until.0.saturating_sub(now.wall.0).saturating_mul(1000))
-        });
-        // The same block once more, after the wall clock was set back, is not prolonged.
-        let known = self.block_over_ms.filter(|_| self.policy.block_until == policy.block_until);
-        self.block_over_ms = over_ms.map(|over_ms| known.map_or(over_ms, |known| known.min(over_ms)));
-        self.policy = policy;
-        self.privacy.forget();
-        self.turn(now);
-        self.lapse(now);
-        self.decide_anew(now);
-        std::mem::take(&mut self.to_cut)
-    }
-
-    /// Enters or leaves privacy hours, if they have begun or ended.
-    fn turn(&mut self, now: Now) {
-        match self.privacy.turn(&self.policy.hours, now.wall) {
-            Turn::Stays => return,
-            Turn::Begins { last_minute } | Turn::Passed { last_minute } => {
-                let mut bodies = Vec::new();
-                for flow in self.attributed.values_mut() {
-                    // Up to the last counts that were read before: what came since is not told apart.
-                    bodies.extend(flow.usage(self.catalog, now));
-                    flow.rebase();
-                }
-                for body in bodies {
-                    self.outbox.push(self.limits.records, Record { minute: last_minute, body });
-                }
-                self.undecided.values_mut().for_each(|flow| flow.private = true);
-            }
-            // Flows opened meanwhile have their mark.
-            Turn::Ends => {}
-        }
-        self.decide_anew(now);
-    }
-
-    /// Decides of every open flow once more: cuts what is blocked now, lets go what is no longer.
-    fn decide_anew(&mut self, now: Now) {
-        let open: Vec<FlowId> = self.attributed.keys().copied().collect();
-        for id in open {
-            let Some(flow) = self.attributed.get_mut(&id) else { continue };
-            match (decide(self.catalog, &self.policy, &self.privacy, now, flow), flow.standing) {
-                (Decision::Meter | Decision::Unrecorded, Standing::Metered) => {}
-                (Decision::Pass, _) => {
-                    self.attributed.remove(&id);
-                }
-                (Decision::Block(reason), Standing::Metered) => {
-                    flow.standing = Standing::Cut;
-                    let bodies =
-                        [flow.usage(self.catalog, now), Some(flow.blocked(self.catalog, reason, true))];
-                    bodies.into_iter().flatten().for_each(|body| self.record(now, body));
-                    self.to_cut.push(id);
-                }
-                (Decision::Block(_), _) => {}
-                (Decision::Meter | Decision::Unrecorded, _) => {
-                    // Its datagram socket may live on, and the next connection to the server be the same flow.
-                    if flow.let_go() {
-                        self.found.push(id);
-                    }
-                }
-            }
-        }
-        self.decide_nameless(now);
-    }
-
-    fn decide_nameless(&mut self, now: Now) {
-        let (catalog, policy, private) = (self.catalog, &self.policy, self.privacy.lasts());
-        let (dropped, freed) = self.nameless.decide(|speaker| {
-            let provider = catalog.provider(speaker.service).id.as_str();
-            let situation = Situation { now: now.wall, private, host: &speaker.host, provider };
-            matches!(policy.decide(&situation), Decision::Block(_))
-        });
-        self.to_cut.extend(dropped);
-        self.freed.extend(freed);
-    }
-
     /// To be called at least every few seconds: emits records of flows that live on,
     /// forgets what is stale; returns flows whose verdict changed to `Block`.
     pub fn tick(&mut self, now: Now) -> Vec<FlowId> {
@@ -212,13 +137,13 @@ impl Engine {
         if std::mem::replace(&mut self.was_blocking, blocking) != blocking {
             self.decide_anew(now);
         }
-        let mut bodies = Vec::new();
+        let mut entries = Vec::new();
         for flow in self.attributed.values_mut() {
             if now.monotonic_ms.saturating_sub(flow.emitted_ms) >= EMIT_MS {
-                bodies.extend(flow.usage(self.catalog, now));
+                entries.extend(flow.usage(self.catalog, now));
             }
         }
-        bodies.into_iter().for_each(|body| self.record(now, body));
+        entries.into_iter().for_each(|entry| self.record(now, entry));
         self.attributed.retain(|_, flow| now.monotonic_ms.saturating_sub(flow.heard_ms) < SILENT_MS);
         self.undecided.retain(|_, flow| now.monotonic_ms.saturating_sub(flow.opened_ms) < UNDECIDED_MS);
         self.undecided_bytes = self.undecided.values().map(Undecided::buffered).sum();
@@ -228,9 +153,14 @@ impl Engine {
         std::mem::take(&mut self.to_cut)
     }
 
-    /// The records made since the last call.
+    /// The organisation's records made since the last call.
     pub fn take_records(&mut self) -> Vec<Record> {
-        self.outbox.take()
+        self.ledgers.take()
+    }
+
+    /// The user's own records made since the last call.
+    pub fn take_personal(&mut self) -> Vec<PersonalRecord> {
+        self.ledgers.take_personal()
     }
 
     /// Flows to be counted from now on, since the last call: those open before the capture, once
@@ -244,21 +174,9 @@ impl Engine {
         std::mem::take(&mut self.freed)
     }
 
-    /// Whether packets beyond a hello should wait for the verdict.
-    pub fn is_strict(&self, now: Now) -> bool {
-        self.policy.is_blocking(now.wall, self.privacy.lasts())
-    }
-
     /// How often a limit was hit since the start.
     pub fn limits_hit(&self) -> LimitsHit {
-        LimitsHit { records: self.outbox.dropped_ever(), ..self.hit }
-    }
-
-    /// A wall clock that was set back must not make a block last longer.
-    fn lapse(&mut self, now: Now) {
-        if self.block_over_ms.is_some_and(|over_ms| over_ms <= now.monotonic_ms) {
-            self.policy.block = None;
-        }
+        LimitsHit { records: self.ledgers.dropped_ever(), ..self.hit }
     }
 
     fn open(&mut self, now: Now, flow: FlowId, opened: &Opened<'_>) -> Verdict {
@@ -277,10 +195,11 @@ impl Engine {
             return Verdict::Ignore;
         }
         let mut undecided = Undecided::new(opened.transport, opened.remote, now.monotonic_ms);
+        undecided.private = self.privacy.lasts();
+        undecided.personal = self.policy.is_personal(now.wall, who.user_account.as_deref());
         undecided.user_account = who.user_account;
         undecided.application = who.application;
         undecided.asked = asked;
-        undecided.private = self.privacy.lasts();
         self.undecided.insert(flow, undecided);
         Verdict::NeedMore
     }
@@ -345,13 +264,17 @@ impl Engine {
     }
 
     fn decided(&mut self, now: Now, flow: FlowId, undecided: Undecided, named: Named) -> Verdict {
-        let learned = named.direct.then(|| Owner { service: named.service, host: named.host.clone() });
+        // Whoever is found by an address is in another's record.
+        let learned = (named.direct && !undecided.personal)
+            .then(|| Owner { service: named.service, host: named.host.clone() });
         let meter = Meter::new(undecided.opened_ms, undecided.bytes() as u64);
         let who = Who { user_account: undecided.user_account, application: undecided.application };
         let mut attributed = Attributed::new(now, named, who, undecided.transport, meter, false);
         if undecided.private {
             attributed.rebase();
         }
+        // Its hello may have been sent in personal mode, whatever holds now.
+        attributed.turn_to(undecided.personal, self.catalog, now);
         let verdict = self.attribute(now, flow, attributed);
         if let Some(owner) =
             learned.filter(|owner| self.remembers(verdict) && !self.policy.is_own(&owner.host))
@@ -392,21 +315,27 @@ impl Engine {
 
     /// Decides what becomes of a provider's flow, and keeps it.
     fn attribute(&mut self, now: Now, flow: FlowId, mut attributed: Attributed) -> Verdict {
-        match decide(self.catalog, &self.policy, &self.privacy, now, &attributed) {
+        let personal = self.policy.is_personal(now.wall, attributed.account());
+        attributed.turn_to(personal, self.catalog, now);
+        match force::decide(self.catalog, &self.policy, &self.privacy, now, &attributed) {
             Decision::Pass => return Verdict::Ignore,
-            Decision::Meter => {}
+            Decision::Meter | Decision::MeterPersonal => {}
             Decision::Unrecorded => attributed.rebase(),
+            Decision::StopPersonal => attributed.standing = Standing::Refused,
             Decision::Block(reason) => {
                 attributed.standing = Standing::Refused;
                 let cut = attributed.is_partial();
-                let body = attributed.blocked(self.catalog, reason, cut);
-                self.record(now, body);
+                if let Some(entry) = attributed.blocked(self.catalog, reason, cut) {
+                    self.record(now, entry);
+                }
             }
         }
-        let verdict = attributed.verdict();
-        let who = attributed.who();
-        if self.remembers(verdict) {
-            self.nameless.speaks(now.monotonic_ms, &who, attributed.service, &attributed.host);
+        let (verdict, ledger) = (attributed.verdict(), attributed.ledger());
+        if self.remembers(verdict) && ledger != Ledger::Leaving {
+            let (service, host) = (attributed.service, attributed.host.clone());
+            let personal = ledger == Ledger::Personal;
+            let speaker = Speaker { service, host, at_ms: now.monotonic_ms, personal };
+            self.nameless.speaks(&attributed.who(), speaker);
         }
         if verdict == Verdict::Block {
             self.decide_nameless(now);
@@ -415,7 +344,7 @@ impl Engine {
             self.attributed.insert(flow, attributed);
             return verdict;
         }
-        self.lose(now);
+        self.lose(now, ledger);
         if verdict == Verdict::Block { Verdict::Block } else { Verdict::Ignore }
     }
 
@@ -426,12 +355,13 @@ impl Engine {
 
     fn count(&mut self, now: Now, flow: FlowId, counters: Counters) -> Verdict {
         if let Some(attributed) = self.attributed.get_mut(&flow) {
+            let verdict = attributed.verdict();
             if self.privacy.lasts() {
                 attributed.hear(now);
-            } else {
-                attributed.count(self.catalog, now, counters);
+            } else if let Some(last) = attributed.count(self.catalog, now, counters) {
+                self.record(now, last);
             }
-            return attributed.verdict();
+            return verdict;
         }
         if self.undecided.contains_key(&flow) { Verdict::NeedMore } else { Verdict::Ignore }
     }
@@ -454,9 +384,9 @@ impl Engine {
         self.nameless.forget(flow);
         self.forget_undecided(flow);
         if let Some(mut attributed) = self.attributed.remove(&flow)
-            && let Some(body) = attributed.usage(self.catalog, now)
+            && let Some(entry) = attributed.usage(self.catalog, now)
         {
-            self.record(now, body);
+            self.record(now, entry);
         }
     }
 
@@ -467,24 +397,16 @@ impl Engine {
     }
 
     /// Nothing passes here in privacy hours.
-    fn record(&mut self, now: Now, body: EventBody) {
-        if self.privacy.lasts() {
-            return;
+    fn record(&mut self, now: Now, entry: Entry) {
+        if !self.privacy.lasts() {
+            self.ledgers.record(self.limits.records, now.wall.minute(), entry);
         }
-        if let EventBody::Blocked(blocked) = &body {
-            match self.attempts.tell(now.wall.minute(), blocked) {
-                Tell::Yes => {}
-                Tell::Told => return,
-                Tell::TooMany => return self.lose(now),
-            }
-        }
-        self.outbox.push(self.limits.records, Record { minute: now.wall.minute(), body });
     }
 
     /// Counts a record that could not be made, unless none was to be made.
-    fn lose(&mut self, now: Now) {
+    fn lose(&mut self, now: Now, ledger: Ledger) {
         if !self.privacy.lasts() {
-            self.outbox.lose(now.wall.minute());
+            self.ledgers.lose(now.wall.minute(), ledger);
         }
     }
 }
@@ -503,17 +425,6 @@ impl fmt::Debug for Engine {
             .field("attributed", &self.attributed.len())
             .finish_non_exhaustive()
     }
-}
-
-fn decide(
-    catalog: &'static Catalog,
-    policy: &Policy,
-    privacy: &Privacy,
-    now: Now,
-    flow: &Attributed,
-) -> Decision {
-    let provider = catalog.provider(flow.service).id.as_str();
-    policy.decide(&Situation { now: now.wall, private: privacy.lasts(), host: &flow.host, provider })
 }
 
 fn of_address(owner: Owner) -> Named {

@@ -25,6 +25,8 @@ pub(crate) struct Undecided {
     pub(crate) opened_ms: u64,
     /// Privacy hours have lasted since it opened, or do.
     pub(crate) private: bool,
+    /// It has been its user's own since it opened, or is.
+    pub(crate) personal: bool,
     reader: Reader,
     bytes: usize,
     pieces: u32,
@@ -74,6 +76,7 @@ impl Undecided {
             asked: None,
             opened_ms,
             private: false,
+            personal: false,
             reader: Reader::Nothing,
             bytes: 0,
             pieces: 0,
