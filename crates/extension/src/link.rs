@@ -11,8 +11,10 @@ use std::path::PathBuf;
 use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use toktra_protocol::local::{self, Frames, FromExtension, Health, Seed, ToExtension};
+use toktra_protocol::personal::local::PersonalMode;
 
 use crate::outbox::Outbox;
+use crate::personal::PersonalOutbox;
 
 /// Bytes that may wait for the agent to read them, beside one frame.
 const UNSENT_LIMIT: usize = 64 * 1024;
@@ -28,6 +30,22 @@ pub struct Peer {
     pub socket: PathBuf,
     /// User identifiers that may be behind it.
     pub users: Vec<u32>,
+}
+
+/// What waits for the agent, the organisation's and the user's own apart.
+#[derive(Debug, Default)]
+pub struct Outboxes {
+    /// The organisation's.
+    pub corporate: Outbox,
+    /// The user's own.
+    pub personal: PersonalOutbox,
+}
+
+impl Outboxes {
+    /// Whether everything is acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.corporate.is_empty() && self.personal.is_empty()
+    }
 }
 
 /// The connection, or the pause before the next attempt.
@@ -52,8 +70,17 @@ struct Connection {
     frames: Frames,
     unsent: Vec<u8>,
     opened_at_ms: u64,
-    /// Number of the last record sent on this connection; `None` until the seed has come.
-    sent: Option<u64>,
+    /// What was sent on this connection; `None` until the seed has come.
+    sent: Option<Sent>,
+    /// The personal mode that was last said to be in force.
+    mode_said: Option<Option<PersonalMode>>,
+}
+
+/// Numbers of the last records sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    corporate: u64,
+    personal: u64,
 }
 
 impl Link {
@@ -64,7 +91,7 @@ impl Link {
     }
 
     /// Connects if it is time, reads what came, and sends what it can. The newest seed is returned.
-    pub fn advance(&mut self, now_ms: u64, outbox: &mut Outbox, health: &Health) -> Option<Seed> {
+    pub fn advance(&mut self, now_ms: u64, outboxes: &mut Outboxes, health: &Health) -> Option<Seed> {
         if let State::Away { retry_at_ms } = self.state {
             if now_ms < retry_at_ms {
                 return None;
@@ -80,7 +107,7 @@ impl Link {
                 }
             }
         }
-        match self.exchange(now_ms, outbox, health) {
+        match self.exchange(now_ms, outboxes, health) {
             Ok(seed) => seed,
             Err(error) => {
                 self.lose(now_ms, &error);
@@ -101,6 +128,20 @@ impl Link {
         match self.state {
             State::Away { retry_at_ms } => Some(retry_at_ms),
             State::Open(_) => None,
+        }
+    }
+
+    /// Says that a seed's personal mode is in force, unless it was said on this connection already.
+    pub fn confirm(&mut self, mode: Option<&PersonalMode>) {
+        let State::Open(connection) = &mut self.state else { return };
+        if connection.mode_said.as_ref().map(Option::as_ref) == Some(mode) {
+            return;
+        }
+        let mode = mode.cloned();
+        // What came in a frame fits into one.
+        if let Ok(frame) = encode(&FromExtension::PersonalInForce { mode: mode.clone() }) {
+            connection.unsent.extend(frame);
+            connection.mode_said = Some(mode);
         }
     }
 
@@ -129,12 +170,18 @@ impl Link {
             unsent: encode(&hello)?,
             opened_at_ms: now_ms,
             sent: None,
+            mode_said: None,
         })
     }
 
-    fn exchange(&mut self, now_ms: u64, outbox: &mut Outbox, health: &Health) -> io::Result<Option<Seed>> {
+    fn exchange(
+        &mut self,
+        now_ms: u64,
+        outboxes: &mut Outboxes,
+        health: &Health,
+    ) -> io::Result<Option<Seed>> {
         let State::Open(connection) = &mut self.state else { return Ok(None) };
-        let seed = connection.receive(outbox)?;
+        let seed = connection.receive(outboxes)?;
         if connection.sent.is_none() && now_ms.saturating_sub(connection.opened_at_ms) > SEED_TIMEOUT_MS {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the agent did not send a seed"));
         }
@@ -145,7 +192,7 @@ impl Link {
                 self.health_said = Some(health.clone());
             }
         }
-        connection.send(outbox)?;
+        connection.send(outboxes)?;
         Ok(seed)
     }
 
@@ -160,7 +207,7 @@ impl Link {
 }
 
 impl Connection {
-    fn receive(&mut self, outbox: &mut Outbox) -> io::Result<Option<Seed>> {
+    fn receive(&mut self, outboxes: &mut Outboxes) -> io::Result<Option<Seed>> {
         let mut newest = None;
         let mut buffer = [0; 8192];
         loop {
@@ -174,16 +221,19 @@ impl Connection {
             while let Some(message) = self.frames.take::<ToExtension>().map_err(io::Error::other)? {
                 match message {
                     ToExtension::Seed(seed) => {
-                        outbox.acknowledge(self.welcome(&seed)?);
+                        self.welcome(&seed)?;
+                        outboxes.corporate.acknowledge(seed.acknowledged);
+                        outboxes.personal.acknowledge(seed.personal_acknowledged);
                         newest = Some(seed);
                     }
-                    ToExtension::Acknowledged { number } => outbox.acknowledge(number),
+                    ToExtension::Acknowledged { number } => outboxes.corporate.acknowledge(number),
+                    ToExtension::PersonalAcknowledged { number } => outboxes.personal.acknowledge(number),
                 }
             }
         }
     }
 
-    fn welcome(&mut self, seed: &Seed) -> io::Result<u64> {
+    fn welcome(&mut self, seed: &Seed) -> io::Result<()> {
         if seed.version != local::VERSION {
             let (theirs, ours) = (seed.version, local::VERSION);
             let text =
@@ -191,17 +241,17 @@ impl Connection {
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         // What goes beyond is sent on this connection, also what went out on an earlier one.
-        self.sent = Some(self.sent.unwrap_or(0).max(seed.acknowledged));
-        Ok(seed.acknowledged)
+        let sent = self.sent.unwrap_or_default();
+        self.sent = Some(Sent {
+            corporate: sent.corporate.max(seed.acknowledged),
+            personal: sent.personal.max(seed.personal_acknowledged),
+        });
+        Ok(())
     }
 
-    fn send(&mut self, outbox: &Outbox) -> io::Result<()> {
+    fn send(&mut self, outboxes: &Outboxes) -> io::Result<()> {
         loop {
-            while let (true, Some(sent)) = (self.unsent.len() < UNSENT_LIMIT, self.sent) {
-                let Some(record) = outbox.after(sent) else { break };
-                self.unsent.extend(encode(&FromExtension::Record(record.clone()))?);
-                self.sent = Some(record.number);
-            }
+            self.fill(outboxes)?;
             if self.unsent.is_empty() {
                 return Ok(());
             }
@@ -212,6 +262,29 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+impl Connection {
+    /// Puts the next records into what is unsent, as far as there is room.
+    fn fill(&mut self, outboxes: &Outboxes) -> io::Result<()> {
+        let Some(sent) = &mut self.sent else { return Ok(()) };
+        while self.unsent.len() < UNSENT_LIMIT {
+            let corporate = outboxes.corporate.after(sent.corporate);
+            let personal = outboxes.personal.after(sent.personal);
+            if let Some(record) = corporate {
+                self.unsent.extend(encode(&FromExtension::Record(record.clone()))?);
+                sent.corporate = record.number;
+            }
+            if let Some(record) = personal {
+                self.unsent.extend(encode(&FromExtension::Personal(record.clone()))?);
+                sent.personal = record.number;
+            }
+            if corporate.is_none() && personal.is_none() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -4,8 +4,10 @@
 mod health;
 mod link;
 mod outbox;
+mod personal;
 mod replay;
 mod run;
+mod waiting;
 
 use std::process::ExitCode;
 

@@ -1,12 +1,11 @@
-//! Records that the agent has not acknowledged. Invariants: at most [`LIMIT`] of them; numbers
-//! are 1, 2, 3… without a gap, so what found no room never had a number; how many those were is
-//! said in a record of its own as soon as there is room again.
-
-use std::collections::VecDeque;
+//! The organisation's records that the agent has not acknowledged. Invariants: at most [`LIMIT`] of them; how
+//! many found no room is said in a record of its own as soon as there is room again.
 
 use toktra_protocol::event::Dropped;
 use toktra_protocol::local::Record;
 use toktra_protocol::{EventBody, Minute};
+
+use crate::waiting::{Numbered, Waiting};
 
 /// Most records that wait, some 5 MiB.
 pub const LIMIT: usize = 10_000;
@@ -14,8 +13,7 @@ pub const LIMIT: usize = 10_000;
 /// Records in the order of their numbers.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    waiting: VecDeque<Record>,
-    last_number: u64,
+    waiting: Waiting<Record>,
     dropped: u64,
     dropped_unsaid: u64,
 }
@@ -42,21 +40,17 @@ impl Outbox {
 
     /// The agent's spool has everything up to this number.
     pub fn acknowledge(&mut self, number: u64) {
-        while self.waiting.front().is_some_and(|record| record.number <= number) {
-            self.waiting.pop_front();
-        }
+        self.waiting.acknowledge(number);
     }
 
     /// The first record after this number that still waits.
     pub fn after(&self, number: u64) -> Option<&Record> {
-        let first = self.waiting.front()?.number;
-        let index = number.saturating_add(1).saturating_sub(first);
-        self.waiting.get(usize::try_from(index).ok()?)
+        self.waiting.after(number)
     }
 
     /// Whether everything is acknowledged.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.len() == 0
     }
 
     /// Records that found no room since the start.
@@ -65,8 +59,13 @@ impl Outbox {
     }
 
     fn number(&mut self, minute: Minute, body: EventBody) {
-        self.last_number += 1;
-        self.waiting.push_back(Record { number: self.last_number, minute, body });
+        self.waiting.push(|number| Record { number, minute, body });
+    }
+}
+
+impl Numbered for Record {
+    fn number(&self) -> u64 {
+        self.number
     }
 }
 

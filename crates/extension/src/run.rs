@@ -22,8 +22,7 @@ use toktra_protocol::local::{EXTENSION_SOCKET, Health, RUN_DIRECTORY, Seed};
 use tracing_subscriber::EnvFilter;
 
 use crate::health::health;
-use crate::link::{Link, Peer};
-use crate::outbox::Outbox;
+use crate::link::{Link, Outboxes, Peer};
 
 /// Counters of metered flows are read this often.
 const TICK_MS: u64 = 500;
@@ -85,7 +84,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         capture,
         engine: Engine::new(),
         link: Link::new(peer, uuid::Uuid::new_v4()),
-        outbox: Outbox::default(),
+        outboxes: Outboxes::default(),
         clock: Clock(Instant::now()),
         health: Health::default(),
         next_tick_ms: 0,
@@ -105,7 +104,7 @@ struct Session {
     capture: Capture,
     engine: Engine,
     link: Link,
-    outbox: Outbox,
+    outboxes: Outboxes,
     clock: Clock,
     /// As of the last tick: each connection changes it, and reading it costs system calls.
     health: Health,
@@ -182,20 +181,20 @@ impl Session {
         for flow in self.engine.take_freed() {
             self.capture.set_verdict(flow, Verdict::Ignore);
         }
-        for record in self.engine.take_records() {
-            self.outbox.push(record.minute, record.body);
-        }
+        collect_records(&mut self.engine, &mut self.outboxes);
     }
 
     fn talk(&mut self, now: Now) {
-        if let Some(seed) = self.link.advance(now.monotonic_ms, &mut self.outbox, &self.health) {
+        if let Some(seed) = self.link.advance(now.monotonic_ms, &mut self.outboxes, &self.health) {
             self.apply(now, seed);
         }
     }
 
     fn apply(&mut self, now: Now, seed: Seed) {
+        let mode = seed.personal.clone();
         self.seed = Some(seed);
         self.put_in_force(now);
+        self.link.confirm(mode.as_ref());
     }
 
     fn put_in_force(&mut self, now: Now) {
@@ -209,21 +208,19 @@ impl Session {
 
     fn health(&self) -> Health {
         let (counts, hit) = (self.capture.counts(), self.engine.limits_hit());
-        health(self.capture.degraded(), counts, hit, self.outbox.dropped())
+        health(self.capture.degraded(), counts, hit, self.outboxes.corporate.dropped())
     }
 
     /// Detaches, and gives the agent a moment to take the last records.
     fn farewell(mut self) {
         let health = self.health();
         self.capture.detach(&mut decide(&mut self.engine, self.clock));
-        for record in self.engine.take_records() {
-            self.outbox.push(record.minute, record.body);
-        }
+        collect_records(&mut self.engine, &mut self.outboxes);
         let deadline_ms = self.clock.now().monotonic_ms + FAREWELL_MS;
         loop {
             let now_ms = self.clock.now().monotonic_ms;
-            self.link.advance(now_ms, &mut self.outbox, &health);
-            if self.outbox.is_empty() || now_ms >= deadline_ms {
+            self.link.advance(now_ms, &mut self.outboxes, &health);
+            if self.outboxes.is_empty() || now_ms >= deadline_ms {
                 break;
             }
             let until_ms = self.link.retry_at_ms().unwrap_or(deadline_ms).min(deadline_ms);
@@ -243,6 +240,16 @@ impl Session {
     }
 }
 
+/// Each into the outbox of its own.
+fn collect_records(engine: &mut Engine, outboxes: &mut Outboxes) {
+    for record in engine.take_records() {
+        outboxes.corporate.push(record.minute, record.body);
+    }
+    for record in engine.take_personal() {
+        outboxes.personal.push(record.minute, record.lost, record.usage);
+    }
+}
+
 /// What is in force before the agent has said anything.
 fn unseeded() -> Policy {
     Policy { hours: Hours::Unknown, ..Policy::default() }
@@ -256,6 +263,7 @@ fn policy(seed: &Seed, zone: &TimeZone) -> Policy {
         block_until: seed.block_until,
         own_hosts: seed.own_hosts.clone(),
         hours: if seed.privacy_unreadable { Hours::Unknown } else { hours() },
+        personal: seed.personal.clone(),
     }
 }
 
