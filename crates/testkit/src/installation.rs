@@ -184,8 +184,14 @@ impl Installation {
 
     /// Runs a command of `toktra-agent` and returns what it printed.
     pub fn agent(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        output(&mut self.agent_command(arguments)?)
+    }
+
+    /// The same, not yet run.
+    pub fn agent_command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
         let mut command = Command::new(binary(Part::Agent.name())?);
-        output(command.args(arguments).args(self.agent_places()))
+        command.args(arguments).args(self.agent_places());
+        Ok(command)
     }
 
     /// The agent's status.
