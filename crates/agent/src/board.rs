@@ -3,7 +3,7 @@
 
 mod words;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,14 +12,17 @@ use tokio::time::timeout;
 use toktra_identity::Credential;
 use toktra_policy::hours::{Place, Window};
 use toktra_protocol::local::{Health, Identity, IdentityPhase, Seed, Status, VERSION};
+use toktra_protocol::personal::local::PersonalMode;
 use toktra_protocol::{Block, Code, Lock, ToktraDomain, UnixSeconds};
 use toktra_spool::Spent;
 
 pub use crate::budget::Policy;
 use crate::budget::{InForce, Moment};
 use crate::clock::{BackendTime, Clock};
+use crate::dial::Host;
 use crate::exemption::ExemptionAsk;
-use crate::privacy::{Schedule, SetError, Told};
+use crate::personal::{Offer, Personal};
+use crate::privacy::{self, Schedule, SetError, Told};
 use crate::records::Sent;
 use crate::spooler::{Counts, Spooler};
 pub use words::{CAP_OPENED, NOT_ENROLLED, describe, expiry, in_force};
@@ -57,6 +60,7 @@ struct Facts {
     flush: Option<mpsc::Sender<FlushAsk>>,
     exemptions: Option<mpsc::Sender<ExemptionAsk>>,
     spooler: Option<Spooler>,
+    vault: Option<Arc<tokio::sync::Mutex<Host>>>,
 }
 
 /// What keeps connections from providers, and when nothing is recorded; what the extension is told.
@@ -70,6 +74,8 @@ pub struct Restraint {
     pub block_until: Option<UnixSeconds>,
     /// When nothing is recorded.
     pub privacy: Told,
+    /// Whose use goes to a ledger of their own.
+    pub personal: Option<PersonalMode>,
 }
 
 /// Where the identity stands, by the backend's time. Outlives sessions.
@@ -96,6 +102,10 @@ pub struct Board {
     own: watch::Sender<Arc<[Spent]>>,
     restraint: watch::Sender<Restraint>,
     privacy: Schedule,
+    /// Personal mode. Outlives sessions.
+    pub personal: Personal,
+    /// Where the login manager says who sits at the machine.
+    pub seat: PathBuf,
     /// The last records that were sent.
     pub sent: Sent,
 }
@@ -114,6 +124,8 @@ impl Board {
             own: watch::Sender::new(Arc::default()),
             restraint: watch::Sender::default(),
             privacy: Schedule::default(),
+            personal: Personal::default(),
+            seat: PathBuf::from(privacy::SEAT),
             sent: Sent::default(),
         }
     }
@@ -207,6 +219,7 @@ impl Board {
         facts.connections = facts.connections.saturating_add_signed(change);
         if facts.connections == 0 {
             facts.health = None;
+            self.personal.set_taken_up(None);
         }
     }
 
@@ -271,6 +284,24 @@ impl Board {
         }
     }
 
+    /// What the organisation offers the user of this device, and the time.
+    pub fn offer(&self) -> Offer {
+        let tenant = self.facts().credential.as_ref().map(|credential| credential.enrolled().tenant());
+        let directive = self.policy.borrow().directive.clone();
+        Offer {
+            tenant,
+            known: directive.is_some(),
+            perks: directive.and_then(|directive| directive.perks),
+            now: self.clock.now(),
+            backend_now: self.time.now(),
+        }
+    }
+
+    /// Takes up what a user has changed about personal mode, or what has ended by itself.
+    pub fn settle_personal(&self) {
+        self.settle();
+    }
+
     /// Both clocks.
     pub fn moment(&self) -> Moment {
         Moment { wall: self.clock.now(), elapsed: self.clock.elapsed() }
@@ -328,6 +359,7 @@ impl Board {
                 block: found.block.clone(),
                 block_until: found.block_until,
                 privacy: self.privacy.told(),
+                personal: self.personal.told(&self.offer()),
             };
             let changed = *restraint != new;
             *restraint = new;
@@ -356,6 +388,16 @@ impl Board {
         self.facts().spooler.clone()
     }
 
+    /// How a user's asks reach the vault, in this session.
+    pub fn set_vault(&self, vault: Host) {
+        self.facts().vault = Some(Arc::new(tokio::sync::Mutex::new(vault)));
+    }
+
+    /// How a user's asks reach the vault; not at all without a session.
+    pub fn vault(&self) -> Option<Arc<tokio::sync::Mutex<Host>>> {
+        self.facts().vault.clone()
+    }
+
     /// Who passes requests for more on, in this session.
     pub fn set_exemptions(&self, exemptions: mpsc::Sender<ExemptionAsk>) {
         self.facts().exemptions = Some(exemptions);
@@ -367,8 +409,8 @@ impl Board {
     }
 
     /// What an extension must know.
-    pub fn seed(&self, acknowledged: u64) -> Seed {
-        let Restraint { lock, block, block_until, privacy } = self.restraint.borrow().clone();
+    pub fn seed(&self, acknowledged: u64, personal_acknowledged: u64) -> Seed {
+        let Restraint { lock, block, block_until, privacy, personal } = self.restraint.borrow().clone();
         let facts = self.facts();
         let domain = facts.credential.as_ref().map(|credential| &credential.enrolled().domain);
         Seed {
@@ -380,17 +422,18 @@ impl Board {
             own_hosts: domain.map(own_hosts).unwrap_or_default(),
             privacy: privacy.windows,
             privacy_unreadable: privacy.unreadable,
-            personal: None,
-            personal_acknowledged: 0,
+            personal,
+            personal_acknowledged,
         }
     }
 
-    /// What is true.
-    pub fn status(&self) -> Status {
+    /// What is true, as far as this user is to be told.
+    pub fn status(&self, uid: Option<u32>) -> Status {
         let now = self.time.now();
         let (in_force, policy) = (self.in_force(), self.policy.borrow().clone());
         let standing = *self.identity();
         let ahead_s = self.time.ahead_s();
+        let personal = self.personal.status(uid, &self.offer());
         let facts = self.facts();
         let mut degraded = facts.degraded(now, self.configured.as_ref(), &standing);
         degraded.extend(skew(ahead_s));
@@ -418,6 +461,7 @@ impl Board {
         status.extension_connected = facts.connections > 0;
         status.health = facts.health.clone();
         status.privacy = Some(privacy);
+        status.personal = Some(personal);
         put_down(&mut status, policy, in_force);
         status
     }
@@ -473,12 +517,12 @@ mod tests {
     fn a_limit_that_the_extension_hit_is_said() {
         let board = Board::new(Clock::System, None);
         board.count_extension(1);
-        let silent = board.status().degraded.len();
+        let silent = board.status(None).degraded.len();
         board.set_health(Health { flows_seen: 9, ..Health::default() });
-        assert_eq!(board.status().degraded.len(), silent);
+        assert_eq!(board.status(None).degraded.len(), silent);
         let health = Health { flows_unread: 3, records_lost: 5, hellos_lost: 7, ..Health::default() };
         board.set_health(health);
-        let degraded = board.status().degraded;
+        let degraded = board.status(None).degraded;
         for number in ["3 connections", "5 records", "7 pieces"] {
             assert!(degraded.iter().any(|words| words.starts_with(number)), "{number}: {degraded:?}");
         }

@@ -3,6 +3,7 @@
 mod budget;
 mod documents;
 mod enroll;
+mod personal;
 mod privacy;
 mod records;
 
@@ -38,7 +39,7 @@ const UNREACHABLE: u8 = 5;
 const ENROLLED_ALREADY: u8 = 6;
 /// The daemon is not running.
 const NOT_RUNNING: u8 = 7;
-/// This version does not have what was asked for.
+/// What was asked for is not offered here.
 const UNAVAILABLE: u8 = 8;
 /// An administrator has yet to approve the device; the daemon goes on asking.
 const AWAITS_APPROVAL: u8 = 9;
@@ -67,6 +68,9 @@ struct PlaceOptions {
     /// Directory of the local sockets.
     #[arg(long, global = true, value_name = "DIRECTORY", default_value = local::RUN_DIRECTORY)]
     run_dir: PathBuf,
+    /// Where the login manager says who sits at the machine.
+    #[arg(long, global = true, hide = true, value_name = "FILE", default_value = crate::privacy::SEAT)]
+    seat: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -89,12 +93,8 @@ enum Command {
     Privacy(privacy::Privacy),
     /// Show every record that was sent of late or waits to be sent, as it leaves this device.
     Records(records::Records),
-    /// Show personal mode: not in this version.
-    Personal {
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show personal mode, use it, and see your own records.
+    Personal(personal::Personal),
     /// Show the menu and notifications in this desktop session.
     Menu,
     /// Print a shell's completions.
@@ -113,8 +113,8 @@ enum Command {
 impl CommandLine {
     /// Does what was asked.
     pub fn run(self) -> ExitCode {
-        let PlaceOptions { config, state_dir, run_dir } = self.places;
-        let places = Places { config, state: state_dir, run: run_dir };
+        let PlaceOptions { config, state_dir, run_dir, seat } = self.places;
+        let places = Places { config, state: state_dir, run: run_dir, seat };
         let done = match self.command {
             Command::Enroll(options) => enroll::enroll(&places, options),
             Command::Run => run(&places),
@@ -123,7 +123,7 @@ impl CommandLine {
             Command::Budget(options) => budget::budget(&places, options),
             Command::Privacy(options) => privacy::privacy(&places, options),
             Command::Records(options) => records::records(&places, &options),
-            Command::Personal { json } => budget::personal(json),
+            Command::Personal(options) => personal::personal(&places, options),
             Command::Menu => show_menu(&places),
             Command::Completions { shell } => Ok(documents::completions(shell)),
             Command::Man { directory } => documents::manual(&directory),
@@ -169,7 +169,7 @@ fn known(places: &Places) -> anyhow::Result<(Status, u8)> {
     let (status, running) = match ask(places, &Ask::Status) {
         Ok(Answer::Status(status)) => (*status, true),
         Ok(Answer::Refused { reason } | Answer::Done { message: reason }) => anyhow::bail!(reason),
-        Ok(Answer::Records(_)) => anyhow::bail!("the agent answered something else"),
+        Ok(Answer::Records(_) | Answer::Personal(_)) => anyhow::bail!("the agent answered something else"),
         Err(_) => (status_at_rest(places), false),
     };
     let code = match (running, status.device) {
@@ -237,7 +237,7 @@ fn flush(places: &Places) -> anyhow::Result<u8> {
                 Ok(0)
             }
         },
-        Ok(Answer::Records(_)) => anyhow::bail!("the agent answered something else"),
+        Ok(Answer::Records(_) | Answer::Personal(_)) => anyhow::bail!("the agent answered something else"),
         Ok(Answer::Refused { reason } | Answer::Done { message: reason }) => {
             complain(format_args!("Not sent: {reason}"));
             Ok(FAILED)

@@ -1,6 +1,6 @@
 //! The command line's socket: everyone may ask for the status, watch it and ask for more of a
 //! budget; root and the agent's account may ask for a flush; root and who sits at the machine may set
-//! privacy hours. Also what both sockets share:
+//! privacy hours; about personal mode, [`desk`] says who. Also what both sockets share:
 //! binding, and whom to trust.
 
 use std::fs::{self, Permissions};
@@ -20,6 +20,7 @@ use toktra_protocol::local::{self, Answer, Ask, Frames};
 
 use crate::board::Board;
 use crate::exemption;
+use crate::personal::desk;
 use crate::privacy;
 use crate::records::{self, Reader};
 use crate::watchers::{self, Watchers};
@@ -46,6 +47,10 @@ pub fn bind(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
 pub fn is_trusted(stream: &UnixStream) -> bool {
     let me = rustix::process::geteuid().as_raw();
     stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == me)
+}
+
+fn uid(stream: &UnixStream) -> Option<u32> {
+    stream.peer_cred().ok().map(|peer| peer.uid())
 }
 
 /// Serves command lines until the agent stops.
@@ -80,7 +85,7 @@ pub async fn serve(listener: UnixListener, board: Arc<Board>) {
 async fn answer(mut stream: UnixStream, board: &Board, watchers: &Watchers) -> anyhow::Result<()> {
     let ask = timeout(ASK_TIMEOUT, read_ask(&mut stream)).await??;
     let answer = match ask {
-        Ask::Status => Answer::Status(Box::new(board.status())),
+        Ask::Status => Answer::Status(Box::new(board.status(uid(&stream)))),
         Ask::Flush if is_trusted(&stream) => flush(board).await,
         Ask::Flush => refused("only root may ask for a flush; run the command with sudo"),
         Ask::Watch => return watchers.serve(stream).await,
@@ -96,11 +101,12 @@ async fn answer(mut stream: UnixStream, board: &Board, watchers: &Watchers) -> a
             }
         }
         Ask::SetPrivacy { windows } => match stream.peer_cred() {
-            Ok(peer) if privacy::may_set(peer.uid()) => set_privacy(board, &windows),
+            Ok(peer) if privacy::may_set(peer.uid(), &board.seat) => set_privacy(board, &windows),
             _ => refused(
                 "only who sits at this machine may set its privacy hours, or root; run the command with sudo",
             ),
         },
+        Ask::Personal(ask) => desk::answer(board, stream.peer_cred()?.uid(), ask).await,
         Ask::RequestMore { budget, reason } => request_more(board, budget.as_deref(), &reason).await,
     };
     timeout(ASK_TIMEOUT, stream.write_all(&local::encode(&answer)?)).await??;
@@ -109,7 +115,7 @@ async fn answer(mut stream: UnixStream, board: &Board, watchers: &Watchers) -> a
 
 fn set_privacy(board: &Board, windows: &[String]) -> Answer {
     match board.set_privacy(windows) {
-        Ok(()) => Answer::Status(Box::new(board.status())),
+        Ok(()) => Answer::Status(Box::new(board.status(None))),
         Err(error) => refused(&error.to_string()),
     }
 }
@@ -127,7 +133,7 @@ async fn flush(board: &Board) -> Answer {
         wait.await.ok()
     };
     match timeout(FLUSH_TIMEOUT, asked).await {
-        Ok(Some(())) => Answer::Status(Box::new(board.status())),
+        Ok(Some(())) => Answer::Status(Box::new(board.status(None))),
         Ok(None) => refused("the agent is stopping; ask again in a moment"),
         Err(_) => refused("the backend takes long; the agent goes on, see `toktra-agent status`"),
     }

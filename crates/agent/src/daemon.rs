@@ -28,7 +28,7 @@ use crate::life::Keeper;
 use crate::spooler::Spooler;
 use crate::tls::Tls;
 use crate::uplink::Sender;
-use crate::{control, exemption, extension};
+use crate::{control, exemption, extension, personal};
 
 /// How long a configured token is left alone before enrolment is tried again.
 const ENROL_PAUSE: Duration = Duration::from_secs(2 * 60);
@@ -46,6 +46,8 @@ pub struct Places {
     pub state: PathBuf,
     /// Sockets.
     pub run: PathBuf,
+    /// Where the login manager says who sits at the machine.
+    pub seat: PathBuf,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -54,8 +56,11 @@ pub async fn run(places: &Places, clock: Clock) -> anyhow::Result<()> {
     std::fs::create_dir_all(&places.run)
         .with_context(|| format!("cannot create {}", places.run.display()))?;
     let _lock = lock(&places.run)?;
-    let board = Arc::new(Board::new(clock, config.domain.clone()));
+    let mut board = Board::new(clock, config.domain.clone());
+    board.seat.clone_from(&places.seat);
+    let board = Arc::new(board);
     board.open_privacy(config.privacy_hours()?, &places.state);
+    board.personal.open(&places.state);
     let listener = control::bind(&places.run.join(CONTROL_SOCKET), 0o666)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(control::serve(listener, Arc::clone(&board)));
@@ -138,6 +143,9 @@ async fn session(
     let mut tasks = JoinSet::new();
     tasks.spawn(Follower::new(host(), credential, Arc::clone(store), Arc::clone(board)).run());
     tasks.spawn(Sender::new(host(), spooler.clone(), Arc::clone(board), asks).run());
+    board.set_vault(host());
+    tasks.spawn(personal::uplink::Sender::new(host(), Arc::clone(board)).run());
+    tasks.spawn(personal::watch::watch(Arc::clone(board)));
     tasks.spawn(exemption::pass_on(host(), Arc::clone(board)));
     tasks.spawn(Arc::clone(board).count_spent(spooler.clone()));
     tasks.spawn(Arc::clone(board).watch_time());

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use toktra_protocol::enrol::{self, ServerTime};
+use toktra_protocol::personal::wire::RECORDS_BODY_LIMIT;
 use toktra_protocol::problem::MEDIA_TYPE;
 use toktra_protocol::{Code, Problem, ToktraDomain, UnixSeconds};
 
@@ -30,8 +31,8 @@ use crate::tls::{self, Tls};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const TIME_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest answer that is read, in bytes.
-const ANSWER_LIMIT: usize = 256 * 1024;
+/// Largest answer that is read, in bytes: a page of sealed records.
+const ANSWER_LIMIT: usize = RECORDS_BODY_LIMIT;
 
 /// Why a request got no answer that it wanted.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +96,12 @@ pub struct Host {
     domain: ToktraDomain,
     tls: watch::Receiver<Arc<Tls>>,
     link: Option<(SendRequest<Full<Bytes>>, Arc<Tls>)>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Host {

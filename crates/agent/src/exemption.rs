@@ -63,7 +63,7 @@ pub async fn request_more(
         return Err(ExemptionError::Reason);
     }
     let sender = board.exemptions().ok_or(ExemptionError::NotEnrolled)?;
-    let budgets = board.status().budgets;
+    let budgets = board.status(None).budgets;
     let wanted = budgets.into_iter().find(|one| budget.is_none_or(|id| id == one.id));
     let wanted = wanted.ok_or(ExemptionError::NoBudget)?;
     let request = ExemptionRequest { budget: wanted.id, reason: reason.to_owned() };

@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use toktra_protocol::event::Dropped;
 use toktra_protocol::local::{self, Frames, FromExtension, Record, ToExtension};
+use toktra_protocol::personal::local::PersonalRecord;
 use toktra_protocol::{Event, EventBody, Minute};
 use uuid::Uuid;
 
@@ -141,7 +142,7 @@ impl Peer {
 
     async fn seed(&mut self, run: Uuid) -> anyhow::Result<()> {
         let acknowledged = self.spooler.run(move |spool| spool.highest(run)).await?;
-        let seed = self.board.seed(acknowledged);
+        let seed = self.board.seed(acknowledged, self.board.personal.highest(run));
         self.say(&ToExtension::Seed(seed)).await
     }
 
@@ -154,21 +155,35 @@ impl Peer {
     /// Stores and acknowledges every record that has arrived whole.
     async fn take_in(&mut self, run: Uuid) -> anyhow::Result<()> {
         loop {
-            let mut group = Vec::new();
-            while group.len() < GROUP {
+            let (mut group, mut personal) = (Vec::new(), Vec::new());
+            while group.len() + personal.len() < GROUP {
                 match self.frames.take()? {
                     Some(FromExtension::Record(record)) => {
                         let minute = self.board.time.minute(record.minute);
                         group.push(acceptable(Record { minute, ..record }));
                     }
-                    // No seed turns personal mode on yet.
-                    Some(FromExtension::Personal(_) | FromExtension::PersonalInForce { .. }) => {}
+                    Some(FromExtension::Personal(record)) => {
+                        let minute = self.board.time.minute(record.minute);
+                        personal.push(PersonalRecord { minute, ..record });
+                    }
+                    Some(FromExtension::PersonalInForce { mode }) => {
+                        self.board.personal.set_taken_up(Some(mode));
+                    }
                     Some(FromExtension::Health(health)) => self.board.set_health(health),
                     Some(FromExtension::Hello { .. }) => bail!("it said hello twice"),
                     None => break,
                 }
             }
-            let Some(last) = group.last().map(|record| record.number) else { return Ok(()) };
+            let took_personal = !personal.is_empty();
+            if took_personal {
+                self.take_in_personal(run, personal).await?;
+            }
+            let Some(last) = group.last().map(|record| record.number) else {
+                if took_personal {
+                    continue;
+                }
+                return Ok(());
+            };
             group.retain(|record| record.minute >= self.enrolled);
             if group.is_empty() {
                 self.say(&ToExtension::Acknowledged { number: last }).await?;
@@ -184,6 +199,21 @@ impl Peer {
             };
             self.board.set_spool_error(None);
             self.say(&ToExtension::Acknowledged { number }).await?;
+        }
+    }
+}
+
+impl Peer {
+    /// Seals and acknowledges personal records. Waits for the disk elsewhere.
+    async fn take_in_personal(&mut self, run: Uuid, records: Vec<PersonalRecord>) -> anyhow::Result<()> {
+        let board = Arc::clone(&self.board);
+        let sealed = spawn_blocking(move || board.personal.take_in(run, &records, &board.offer())).await?;
+        match sealed {
+            Ok(number) => self.say(&ToExtension::PersonalAcknowledged { number }).await,
+            Err(error) => {
+                sleep(FULL_DISK_PAUSE).await;
+                Err(error.into())
+            }
         }
     }
 }

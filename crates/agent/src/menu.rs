@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use toktra_menu::{Action, Announced, MenuModel, Notice, Situation, Urgency};
 use toktra_protocol::local::Status;
+use toktra_protocol::personal::control::PersonalAsk;
 
 use crate::clock::Clock;
 use memory::Memory;
@@ -110,7 +111,7 @@ impl Menu {
     fn situation<R>(&self, of: impl FnOnce(&Situation<'_>) -> R) -> R {
         let status = self.status.borrow().clone();
         let (now, zone) = (self.clock.now(), TimeZone::system());
-        of(&Situation { status: status.as_deref(), personal: None, now, zone: &zone })
+        of(&Situation { status: status.as_deref(), now, zone: &zone })
     }
 
     fn model(&self) -> MenuModel {
@@ -134,11 +135,19 @@ impl Menu {
     }
 
     fn act(&self, action: Action) {
-        let (session, socket) = (self.session.clone(), self.socket.clone());
+        let (session, socket, now) = (self.session.clone(), self.socket.clone(), self.clock.now());
         tokio::spawn(async move {
             let notice = match action {
                 Action::RequestMore { budget } => request_more(socket, budget).await,
                 Action::ConfigureSchedule { windows } => configure_schedule(socket, &windows).await,
+                Action::PersonalOn { for_s } => {
+                    let until = for_s.map(|for_s| now.plus(for_s));
+                    change_personal(socket, PersonalAsk::On { until }).await
+                }
+                Action::PersonalOff => change_personal(socket, PersonalAsk::Off).await,
+                Action::WhenExhausted { choice } => {
+                    change_personal(socket, PersonalAsk::WhenExhausted { choice }).await
+                }
             };
             if let Some(notice) = notice
                 && let Err(error) = notifications::show(&session, &notice).await
@@ -177,6 +186,13 @@ async fn request_more(socket: PathBuf, budget: String) -> Option<Notice> {
         ),
     };
     Some(Notice { urgency: Urgency::Normal, summary: summary.to_owned(), body })
+}
+
+/// Changes personal mode; only what did not come of it is to be said, since the icon says the rest.
+async fn change_personal(socket: PathBuf, ask: PersonalAsk) -> Option<Notice> {
+    let error = link::change_personal(&socket, ask).await.err()?;
+    let summary = "Personal mode is as before".to_owned();
+    Some(Notice { urgency: Urgency::Normal, summary, body: format!("{error:#}") })
 }
 
 /// Asks the user for other privacy hours and sets them; what there is to say of it.

@@ -22,7 +22,7 @@ pub const FILE: &str = "privacy";
 /// Far more than the most windows take, in bytes.
 const LIMIT: u64 = 16 * 1024;
 /// Where `systemd-logind` and `elogind` say who sits at the machine: what `sd_seat_get_active` reads.
-const SEAT: &str = "/run/systemd/seats/seat0";
+pub const SEAT: &str = "/run/systemd/seats/seat0";
 
 /// Why windows were not set. In words for the user.
 #[derive(Debug, thiserror::Error)]
@@ -131,8 +131,13 @@ impl Told {
 }
 
 /// Whether an account may set the user's hours: root, and whoever sits at the machine.
-pub fn may_set(uid: u32) -> bool {
-    uid == 0 || std::fs::read_to_string(SEAT).is_ok_and(|seat| active_user(&seat) == Some(uid))
+pub fn may_set(uid: u32, seat: &Path) -> bool {
+    uid == 0 || sits_here(uid, seat)
+}
+
+/// Whether an account is that of who sits at the machine, by what the login manager says in this file.
+pub fn sits_here(uid: u32, seat: &Path) -> bool {
+    std::fs::read_to_string(seat).is_ok_and(|seat| active_user(&seat) == Some(uid))
 }
 
 fn active_user(seat: &str) -> Option<u32> {
@@ -239,6 +244,11 @@ mod tests {
         assert_eq!(active_user(seat), Some(1000));
         assert_eq!(active_user("IS_SEAT0=1\n"), None);
         assert_eq!(active_user("ACTIVE_UID=x\n"), None);
-        assert!(may_set(0) && !may_set(u32::MAX));
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("seat0");
+        assert!(may_set(0, &file) && !may_set(1000, &file));
+        std::fs::write(&file, seat).unwrap();
+        assert!(may_set(1000, &file) && !may_set(1001, &file));
+        assert!(!sits_here(0, &file), "root is not enough to sit at a machine");
     }
 }

@@ -30,8 +30,7 @@ pub enum Reader {
 impl Reader {
     /// A user who is not trusted with everything, by the machine's own accounts.
     pub fn of_user(uid: u32) -> Self {
-        let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
-        Self::Account(account(&String::from_utf8_lossy(&passwd), uid))
+        Self::Account(account_of(uid))
     }
 
     fn sees(&self, event: &Event) -> bool {
@@ -45,6 +44,12 @@ impl Reader {
             (Self::Account(own), Some(account)) => own == account,
         }
     }
+}
+
+/// The name of a user's account, as the extension names it.
+pub fn account_of(uid: u32) -> String {
+    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    account(&String::from_utf8_lossy(&passwd), uid)
 }
 
 /// The first name that the file gives a user, as in getpwuid(3).

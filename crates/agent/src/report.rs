@@ -5,13 +5,18 @@ use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 use toktra_menu::words::{self, MESSAGE_LIMIT, NAME_LIMIT, moment};
+use toktra_menu::{Situation, personal as menu};
+use toktra_protocol::budget::Unit;
 use toktra_protocol::local::{IdentityPhase, Status};
+use toktra_protocol::personal::control::PersonalStatus;
 use toktra_protocol::privacy::PrivacyHours;
 use toktra_protocol::{Budget, UnixSeconds};
 
 const LABEL_WIDTH: usize = 14;
 /// Labels of a budget's facts are short.
 const FACT_WIDTH: usize = 8;
+/// Those of personal mode are a little longer.
+const PERSONAL_WIDTH: usize = 10;
 
 /// The status as text.
 pub fn text(status: &Status, now: UnixSeconds, zone: &TimeZone) -> String {
@@ -51,6 +56,9 @@ pub fn text(status: &Status, now: UnixSeconds, zone: &TimeZone) -> String {
     line("Block", block(status, now, zone));
     if let Some(privacy) = &status.privacy {
         line("Privacy hours", words::privacy_hours(privacy, now, zone));
+    }
+    if let Some(ledger) = status.personal.as_ref().and_then(|personal| personal.ledger.as_ref()) {
+        line("Personal mode", menu::glance(ledger, &Situation { status: None, now, zone }));
     }
     for (index, budget) in status.budgets.iter().enumerate() {
         line(if index == 0 { "Budgets" } else { "" }, words::glance(budget));
@@ -108,6 +116,44 @@ pub fn privacy(privacy: &PrivacyHours, now: UnixSeconds, zone: &TimeZone) -> Str
     text
 }
 
+/// Personal mode as text.
+pub fn personal(status: &PersonalStatus, now: UnixSeconds, zone: &TimeZone) -> String {
+    let mut text = String::new();
+    if let Some(error) = &status.unreadable {
+        let _ = writeln!(text, "Who opted in cannot be read, so personal mode is off; opt in anew: {error}");
+    }
+    let situation = Situation { status: None, now, zone };
+    match (&status.ledger, &status.perks) {
+        (Some(ledger), _) => {
+            let _ = writeln!(text, "Personal mode: {}.", menu::glance(ledger, &situation));
+            if ledger.mode.is_personal() {
+                let _ = writeln!(text, "{}.", menu::headline(ledger, &situation));
+            }
+            for (label, value) in menu::facts(ledger) {
+                let _ = writeln!(text, "  {label:<PERSONAL_WIDTH$}  {value}");
+            }
+            if let Some(error) = &ledger.last_error {
+                let _ = writeln!(
+                    text,
+                    "  {:<PERSONAL_WIDTH$}  {}",
+                    "Last error",
+                    words::clean(error, MESSAGE_LIMIT)
+                );
+            }
+        }
+        (None, Some(perks)) => {
+            let _ = writeln!(
+                text,
+                "Personal mode is offered to you: {}, {} a month. To opt in: toktra-agent personal opt-in",
+                words::clean(&perks.tier, NAME_LIMIT),
+                words::amount(Unit::Tokens, perks.monthly_tokens)
+            );
+        }
+        (None, None) => text.push_str("Personal mode is not offered.\n"),
+    }
+    text
+}
+
 fn one_budget(text: &mut String, budget: &Budget, now: UnixSeconds, zone: &TimeZone) {
     let name = words::clean(&budget.name, NAME_LIMIT);
     let _ = writeln!(text, "{name}: {} (counts {})", words::glance(budget), words::scope(budget.scope));
@@ -157,7 +203,7 @@ fn block(status: &Status, now: UnixSeconds, zone: &TimeZone) -> String {
 
 #[cfg(test)]
 mod tests {
-    use toktra_protocol::budget::{Period, Scope, Unit};
+    use toktra_protocol::budget::{Period, Scope};
     use toktra_protocol::{Block, BlockReason, DeviceId, Estimate};
 
     use super::*;

@@ -64,7 +64,7 @@ impl Watchers {
 
     fn refresh(&self) {
         self.news.send_if_modified(|last| {
-            let status = Box::new(self.board.status());
+            let status = Box::new(self.board.status(None));
             let changed = *last != status;
             *last = status;
             changed
@@ -81,11 +81,16 @@ impl Watchers {
         let mut news = self.news.subscribe();
         self.refresh();
         self.arrival.notify_one();
+        let mut personal = self.board.personal.news();
         loop {
-            let status = news.borrow_and_update().clone();
+            let mut status = news.borrow_and_update().clone();
+            personal.borrow_and_update();
+            // Each is told of their own ledger alone.
+            status.personal = Some(self.board.personal.status(Some(uid), &self.board.offer()));
             write(&mut stream, &Answer::Status(status)).await?;
             tokio::select! {
                 changed = news.changed() => changed?,
+                changed = personal.changed() => changed?,
                 // It has nothing to say: bytes or an end are the end.
                 _ = stream.read_u8() => return Ok(()),
             }

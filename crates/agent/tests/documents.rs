@@ -27,21 +27,10 @@ fn every_command_gets_a_manual_page() {
     let directory = tempfile::tempdir().unwrap();
     let output = run(&["man", directory.path().to_str().unwrap()]);
     assert!(output.status.success());
-    for page in ["toktra-agent", "toktra-agent-budget", "toktra-agent-budget-request", "toktra-agent-menu"] {
+    for page in ["toktra-agent", "toktra-agent-budget", "toktra-agent-personal-opt-in", "toktra-agent-menu"] {
         let text = std::fs::read_to_string(directory.path().join(format!("{page}.1"))).unwrap();
         assert!(text.contains(".SH SYNOPSIS"), "{page}: {text}");
     }
-}
-
-#[test]
-fn what_this_version_does_not_have_is_said_with_a_status_of_its_own() {
-    let said = run(&["personal"]);
-    assert_eq!(said.status.code(), Some(8));
-    assert!(String::from_utf8(said.stderr).unwrap().contains("not in this version"));
-    let json = run(&["personal", "--json"]);
-    assert_eq!(json.status.code(), Some(8));
-    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
-    assert_eq!(json["available"], false);
 }
 
 #[test]
@@ -53,6 +42,7 @@ fn without_an_agent_the_budget_says_so_and_still_answers_in_json() {
     assert_eq!(json.status.code(), Some(7));
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json["budgets"], serde_json::json!([]));
+    assert_eq!(run(&[&places[..], &["personal", "--json"]].concat()).status.code(), Some(7));
     let request = run(&[&places[..], &["budget", "request", "--reason", "A deadline"]].concat());
     assert_eq!(request.status.code(), Some(7));
     assert!(String::from_utf8(request.stderr).unwrap().contains("systemctl start toktra-agent"));

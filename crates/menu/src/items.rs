@@ -1,12 +1,13 @@
 //! The items from top to bottom, and the lines of the tooltip.
 
 use toktra_protocol::local::Status;
+use toktra_protocol::personal::control::WhenExhausted;
 use toktra_protocol::privacy::Source;
 use toktra_protocol::{Budget, UnixSeconds};
 
 use crate::state::{block_in_force, directive_age_s};
 use crate::words::{self, MESSAGE_LIMIT, NAME_LIMIT};
-use crate::{PersonalMode, Situation};
+use crate::{Situation, personal};
 
 /// Budgets beyond the first that are shown.
 const OTHERS_LIMIT: usize = 8;
@@ -25,6 +26,18 @@ pub enum Action {
     ConfigureSchedule {
         /// Those that are in force, as they are written, between semicolons.
         windows: String,
+    },
+    /// Turn personal mode on.
+    PersonalOn {
+        /// For so long, in seconds; for good if it is left out.
+        for_s: Option<u64>,
+    },
+    /// Turn personal mode off.
+    PersonalOff,
+    /// Choose what is to happen when the personal allowance is used up.
+    WhenExhausted {
+        /// The choice.
+        choice: WhenExhausted,
     },
 }
 
@@ -69,9 +82,9 @@ pub fn items(headline: &str, situation: &Situation<'_>) -> Vec<Item> {
     items.extend(budgets(situation));
     items.push(Item::Separator);
     items.extend(privacy_hours(situation));
-    items.push(Item::Line(personal_mode(situation.personal)));
+    items.push(personal::item(situation));
     items.push(Item::Separator);
-    items.push(Item::Submenu { label: "What is recorded".to_owned(), items: recorded(situation.status) });
+    items.push(Item::Submenu { label: "What is recorded".to_owned(), items: recorded(situation) });
     items.push(Item::Submenu { label: "Status".to_owned(), items: status(situation) });
     items.push(Item::Submenu { label: "About".to_owned(), items: about(situation.status) });
     items
@@ -155,16 +168,7 @@ fn privacy_hours(situation: &Situation<'_>) -> Vec<Item> {
     ]
 }
 
-fn personal_mode(personal: Option<PersonalMode>) -> String {
-    match personal {
-        None => "Personal Mode (not in this version)",
-        Some(PersonalMode { on: true }) => "Personal Mode: on",
-        Some(PersonalMode { on: false }) => "Personal Mode: off",
-    }
-    .to_owned()
-}
-
-fn recorded(status: Option<&Status>) -> Vec<Item> {
+fn recorded(situation: &Situation<'_>) -> Vec<Item> {
     let mut items: Vec<Item> = [
         "Of connections to language models: the provider's host name,",
         "bytes sent and received, how long, which minute, the program,",
@@ -174,7 +178,12 @@ fn recorded(status: Option<&Status>) -> Vec<Item> {
     ]
     .map(|words| Item::Line(words.to_owned()))
     .into();
-    if let Some(status) = status {
+    if let Some(ledger) = situation.ledger() {
+        items.push(Item::Separator);
+        items.push(Item::Line("In personal mode: the same, but sealed for you alone".to_owned()));
+        items.push(Item::Line(format!("Sealed, waiting to be sent: {}", events(ledger.waiting))));
+    }
+    if let Some(status) = situation.status {
         items.push(Item::Separator);
         items.push(Item::Line(format!("Waiting to be sent: {}", events(status.events_waiting))));
     }
@@ -330,7 +339,7 @@ Privacy Hours: not now, from Mon 23 Nov 2026, 20:53 (in 2 h) >
     Mon-fri 18:00-09:00 (set by your administrator)
     Sat,sun 00:00-24:00
 [Configure Schedule…]
-Personal Mode (not in this version)
+Personal Mode: the agent does not say
 --
 What is recorded >
     Of connections to language models: the provider's host name,

@@ -8,12 +8,14 @@
 mod icon;
 mod items;
 mod notices;
+pub mod personal;
 mod shape;
 mod state;
 pub mod words;
 
 use jiff::tz::TimeZone;
 use toktra_protocol::local::Status;
+use toktra_protocol::personal::control::{PersonalLedger, PersonalStatus};
 use toktra_protocol::privacy::PrivacyHours;
 use toktra_protocol::{Budget, UnixSeconds};
 
@@ -27,19 +29,10 @@ pub use state::State;
 pub struct Situation<'a> {
     /// What the agent last said; `None` while it is away.
     pub status: Option<&'a Status>,
-    /// Personal mode; `None` where this version does not have it.
-    pub personal: Option<PersonalMode>,
     /// The wall clock.
     pub now: UnixSeconds,
     /// In which times are written.
     pub zone: &'a TimeZone,
-}
-
-/// A mode in which use goes to the person's own ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PersonalMode {
-    /// Whether it is on.
-    pub on: bool,
 }
 
 /// The menu.
@@ -77,6 +70,16 @@ impl<'a> Situation<'a> {
     /// The budgets that apply, least left first.
     fn budgets(&self) -> &'a [Budget] {
         self.status.map_or(&[], |status| &status.budgets)
+    }
+
+    /// Personal mode, as far as the agent has said.
+    fn personal(&self) -> Option<&'a PersonalStatus> {
+        self.status?.personal.as_ref()
+    }
+
+    /// The user's own ledger, if the user has one.
+    fn ledger(&self) -> Option<&'a PersonalLedger> {
+        self.personal()?.ledger.as_ref()
     }
 
     /// Privacy hours, as far as the agent has said.

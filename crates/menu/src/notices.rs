@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use toktra_protocol::local::Status;
 use toktra_protocol::{Block, Budget, UnixSeconds};
 
-use crate::Situation;
 use crate::state::{block_in_force, reason};
 use crate::words::{self, MESSAGE_LIMIT, NAME_LIMIT};
+use crate::{Situation, personal};
 
 /// Most budgets that are remembered.
 const REMEMBERED: usize = 64;
@@ -43,6 +43,7 @@ pub struct Announced {
     thresholds: BTreeMap<String, Threshold>,
     block: Option<Told>,
     lock: Option<String>,
+    personal: Option<personal::Said>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +73,7 @@ impl Announced {
         let mut news = Vec::new();
         news.extend(self.lock(status));
         news.extend(self.block(status, situation));
+        news.extend(self.personal(situation));
         for budget in &status.budgets {
             news.extend(self.threshold(budget, status, situation));
         }
@@ -101,6 +103,13 @@ impl Announced {
                 body: "An administrator unlocked this device.".to_owned(),
             },
         })
+    }
+
+    fn personal(&mut self, situation: &Situation<'_>) -> Option<Notice> {
+        let ledger = situation.ledger()?;
+        let notice = personal::notice(self.personal, ledger, situation);
+        self.personal = Some(personal::Said::of(ledger));
+        notice
     }
 
     fn block(&mut self, status: &Status, situation: &Situation<'_>) -> Option<Notice> {

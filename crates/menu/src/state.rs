@@ -3,8 +3,8 @@
 use toktra_protocol::local::{IdentityPhase, Status};
 use toktra_protocol::{BlockReason, UnixSeconds};
 
-use crate::Situation;
 use crate::words;
+use crate::{Situation, personal};
 
 /// A directive that is older, in seconds, means that the backend is out of reach: it makes a
 /// new one at every poll, and a poll takes less than a minute.
@@ -98,7 +98,7 @@ fn is_private(situation: &Situation<'_>) -> bool {
 }
 
 fn is_personal(situation: &Situation<'_>) -> bool {
-    situation.personal.is_some_and(|mode| mode.on)
+    situation.ledger().is_some_and(|ledger| ledger.mode.is_personal())
 }
 
 fn is_blocked(situation: &Situation<'_>) -> bool {
@@ -160,7 +160,7 @@ fn said_of(state: State, situation: &Situation<'_>) -> Option<String> {
             Some(until) => format!("nothing is recorded until {}", words::date(until, situation.zone)),
             None => "nothing is recorded".to_owned(),
         }),
-        State::Personal => Some("your employer cannot see what you use".to_owned()),
+        State::Personal => situation.ledger().map(|ledger| personal::headline(ledger, situation)),
         State::Locked => Some("an administrator blocks every provider".to_owned()),
         State::Degraded => status.map(wrong),
         State::Offline if status.is_none() => Some("the agent is not running".to_owned()),
@@ -200,7 +200,9 @@ pub mod tests {
     use toktra_protocol::{Block, Budget, Code, DeviceId, Estimate, Lock};
 
     use super::*;
-    use crate::{MenuModel, PersonalMode};
+    use crate::MenuModel;
+    use toktra_protocol::personal::control::{Mode, PersonalLedger, PersonalStatus, WhenExhausted};
+    use toktra_protocol::personal::local::PersonalEstimate;
     use toktra_protocol::privacy::PrivacyHours;
 
     pub const NOW: UnixSeconds = UnixSeconds(1_795_460_000);
@@ -247,8 +249,25 @@ pub mod tests {
         }
     }
 
+    pub fn ledger(mode: Mode) -> PersonalLedger {
+        PersonalLedger {
+            mode,
+            until: None,
+            taken_up: true,
+            when_exhausted: WhenExhausted::Block,
+            month: "2026-11".parse().ok(),
+            allowance: 2_000_000,
+            used: PersonalEstimate { low: 400_000, point: 500_000, high: 900_000 },
+            others: 100_000,
+            waiting: 3,
+            dropped: 0,
+            last_sent: None,
+            last_error: None,
+        }
+    }
+
     pub fn situation<'a>(status: Option<&'a Status>, zone: &'a TimeZone) -> Situation<'a> {
-        Situation { status, personal: None, now: NOW, zone }
+        Situation { status, now: NOW, zone }
     }
 
     fn state(status: Status) -> State {
@@ -269,13 +288,13 @@ pub mod tests {
                 changes_at: Some(NOW.plus(60)),
                 ..PrivacyHours::default()
             }),
+            personal: Some(PersonalStatus { ledger: Some(ledger(Mode::On)), ..PersonalStatus::default() }),
             ..well()
         };
         let zone = TimeZone::UTC;
         let away = situation(None, &zone);
         assert_eq!(State::of(&away), State::Offline);
-        let mut situation =
-            Situation { personal: Some(PersonalMode { on: true }), ..situation(Some(&all), &zone) };
+        let mut situation = situation(Some(&all), &zone);
         assert_eq!(State::of(&situation), State::Locked);
         let unlocked = Status { lock: None, ..all.clone() };
         situation.status = Some(&unlocked);
@@ -284,9 +303,11 @@ pub mod tests {
         let unlocked = Status { privacy: Some(over), ..unlocked.clone() };
         situation.status = Some(&unlocked);
         assert_eq!(State::of(&situation), State::Personal);
-        situation.personal = Some(PersonalMode { on: false });
+        let off = PersonalStatus { ledger: Some(ledger(Mode::Off)), ..PersonalStatus::default() };
+        let counted = Status { personal: Some(off), ..unlocked.clone() };
+        situation.status = Some(&counted);
         assert_eq!(State::of(&situation), State::Blocked);
-        let open = Status { block: None, ..unlocked.clone() };
+        let open = Status { block: None, ..counted.clone() };
         situation.status = Some(&open);
         assert_eq!(State::of(&situation), State::Warning);
         let plenty = Status { budgets: vec![budget(100, 10)], ..open.clone() };

@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::personal::control::{PersonalAnswer, PersonalAsk, PersonalStatus};
 use crate::personal::local::{PersonalMode, PersonalRecord};
 use crate::privacy::{PrivacyHours, Window};
 use crate::{Block, Budget, Code, DeviceId, Event, EventBody, Lock, Minute, UnixSeconds};
@@ -184,6 +185,8 @@ pub enum Ask {
         /// As [`Window`] is written.
         windows: Vec<String>,
     },
+    /// About personal mode: each says who may.
+    Personal(PersonalAsk),
 }
 
 /// What the agent answers.
@@ -194,6 +197,8 @@ pub enum Answer {
     Status(Box<Status>),
     /// To [`Ask::Records`]: a page of them.
     Records(RecordsPage),
+    /// To [`Ask::Personal`], where records were asked for.
+    Personal(PersonalAnswer),
     /// Done; what comes of it, in words.
     Done {
         /// For the user.
@@ -299,6 +304,9 @@ pub struct Status {
     /// Privacy hours; `None` while the agent is not running.
     #[serde(default)]
     pub privacy: Option<PrivacyHours>,
+    /// Personal mode, as far as it is to be told to who asks; `None` where there is nothing to tell.
+    #[serde(default)]
+    pub personal: Option<PersonalStatus>,
 }
 
 /// Where the device's identity stands.

@@ -1,5 +1,5 @@
 //! Personal mode (Token Perks): what a user's own ledger consists of, which is not the organisation's.
-//! [`local`] is between extension and agent, [`wire`] crosses to the backend's vault, and [`month`] is the only
+//! [`control`] is between user and agent, [`local`] between extension and agent, [`wire`] crosses to the backend's vault, and [`month`] is the only
 //! time in it.
 //!
 //! Invariants: no type here converts into one of [`crate::event`] or out of one (`apart` holds it), and no
@@ -9,6 +9,7 @@
 
 #[cfg(doctest)]
 mod apart;
+pub mod control;
 pub mod local;
 pub mod month;
 pub mod wire;

@@ -28,6 +28,12 @@ pub const ADMINISTRATOR: &str = "admin";
 /// Longest wait for a process to be up. Generous: it bounds a failure, not a success.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// A user's command at a device of this lab: a home of its own, and no desktop.
+pub(crate) fn at_home(lab: &Lab, command: &mut Command) {
+    command.env("HOME", lab.client_directory()).env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent");
+    command.env_remove("XDG_CONFIG_HOME");
+}
+
 /// One of the three processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -333,7 +339,9 @@ impl Installation {
 
     fn agent_places(&self) -> Vec<OsString> {
         let mut arguments = Vec::new();
-        for (option, name) in [("--config", "agent.toml"), ("--state-dir", "agent"), ("--run-dir", "run")] {
+        for (option, name) in
+            [("--config", "agent.toml"), ("--state-dir", "agent"), ("--run-dir", "run"), ("--seat", "seat")]
+        {
             arguments.extend([option.into(), self.state(name).into_os_string()]);
         }
         arguments

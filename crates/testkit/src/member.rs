@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 use toktra_protocol::local::EXTENSION_SOCKET;
 
-use crate::installation::{Event, Installation, Part, START_LIMIT};
+use crate::installation::{Event, Installation, Part, START_LIMIT, at_home};
 use crate::lab::{Lab, PROXY_PORT};
 use crate::process::{Process, binary, output, until};
 
@@ -50,6 +50,7 @@ impl Member {
     /// Runs a command of `toktra-agent` and returns what it printed.
     pub fn agent(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(binary("toktra-agent")?);
+        at_home(&self.lab, &mut command);
         output(command.args(arguments).args(self.places()))
     }
 
@@ -122,7 +123,9 @@ impl Member {
 
     fn places(&self) -> Vec<OsString> {
         let mut arguments = Vec::new();
-        for (option, name) in [("--config", "agent.toml"), ("--state-dir", "agent"), ("--run-dir", "run")] {
+        for (option, name) in
+            [("--config", "agent.toml"), ("--state-dir", "agent"), ("--run-dir", "run"), ("--seat", "seat")]
+        {
             arguments.extend([option.into(), self.state(name).into_os_string()]);
         }
         arguments

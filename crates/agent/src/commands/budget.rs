@@ -1,11 +1,11 @@
-//! The commands about the user's own means: budgets, personal mode.
+//! The command about budgets: what is left, and asking for more.
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use toktra_protocol::local::{Answer, Ask};
 
-use super::{FAILED, NOT_ENROLLED, NOT_RUNNING, UNAVAILABLE, ask, complain, known, say};
+use super::{FAILED, NOT_ENROLLED, NOT_RUNNING, ask, complain, known, say};
 use crate::clock::Clock;
 use crate::daemon::Places;
 use crate::report;
@@ -74,7 +74,7 @@ fn request(places: &Places, budget: Option<String>, reason: String) -> anyhow::R
             complain(format_args!("Not asked: {reason}"));
             Ok(if reason == crate::board::NOT_ENROLLED { NOT_ENROLLED } else { FAILED })
         }
-        Ok(Answer::Status(_) | Answer::Records(_)) => {
+        Ok(Answer::Status(_) | Answer::Records(_) | Answer::Personal(_)) => {
             bail!("the agent answered something else; are both of one version?")
         }
         Err(error) => {
@@ -84,21 +84,4 @@ fn request(places: &Places, budget: Option<String>, reason: String) -> anyhow::R
             Ok(NOT_RUNNING)
         }
     }
-}
-
-/// Says that this version has no personal mode.
-pub fn personal(json: bool) -> anyhow::Result<u8> {
-    unavailable(json, "Personal mode is not in this version: all use is counted for the organisation.")
-}
-
-fn unavailable(json: bool, reason: &str) -> anyhow::Result<u8> {
-    if json {
-        say(format_args!(
-            "{}",
-            serde_json::to_string_pretty(&json!({ "available": false, "reason": reason }))?
-        ))?;
-    } else {
-        complain(format_args!("{reason}"));
-    }
-    Ok(UNAVAILABLE)
 }

@@ -72,7 +72,7 @@ fn set(places: &Places, windows: Vec<String>) -> anyhow::Result<u8> {
             complain(format_args!("Not set: {reason}"));
             Ok(FAILED)
         }
-        Ok(Answer::Done { .. } | Answer::Records(_)) => {
+        Ok(Answer::Done { .. } | Answer::Records(_) | Answer::Personal(_)) => {
             bail!("the agent answered something else; are both of one version?")
         }
         Err(error) => {

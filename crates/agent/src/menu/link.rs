@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use toktra_protocol::local::{self, Answer, Ask, Frames, Status};
+use toktra_protocol::personal::control::PersonalAsk;
 
 /// Between attempts to reach an agent that is away: doubled from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -40,7 +41,7 @@ async fn watch(socket: &Path, heard: &watch::Sender<Option<Arc<Status>>>) -> any
                     heard.send_replace(Some(Arc::from(status)));
                 }
                 Answer::Done { message: reason } | Answer::Refused { reason } => bail!(reason),
-                Answer::Records(_) => bail!("the agent answered something else"),
+                Answer::Records(_) | Answer::Personal(_) => bail!("the agent answered something else"),
             }
         }
     };
@@ -58,7 +59,9 @@ pub async fn request_more(socket: &Path, budget: String, reason: String) -> anyh
         match answer(&mut stream, &mut Frames::default()).await? {
             Answer::Done { message } => Ok(message),
             Answer::Refused { reason } => bail!(reason),
-            Answer::Status(_) | Answer::Records(_) => bail!("the agent answered something else"),
+            Answer::Status(_) | Answer::Records(_) | Answer::Personal(_) => {
+                bail!("the agent answered something else")
+            }
         }
     };
     timeout(ANSWER_TIMEOUT, asked).await.context("the agent does not answer")?
@@ -66,13 +69,24 @@ pub async fn request_more(socket: &Path, budget: String, reason: String) -> anyh
 
 /// Puts windows in place of the user's own privacy hours.
 pub async fn set_privacy(socket: &Path, windows: Vec<String>) -> anyhow::Result<()> {
+    change(socket, &Ask::SetPrivacy { windows }).await
+}
+
+/// Changes personal mode.
+pub async fn change_personal(socket: &Path, ask: PersonalAsk) -> anyhow::Result<()> {
+    change(socket, &Ask::Personal(ask)).await
+}
+
+/// Asks for what is answered by the status that comes of it.
+async fn change(socket: &Path, ask_for: &Ask) -> anyhow::Result<()> {
     let asked = async {
-        let mut stream =
-            ask(socket, &Ask::SetPrivacy { windows }).await.context("the agent is not running")?;
+        let mut stream = ask(socket, ask_for).await.context("the agent is not running")?;
         match answer(&mut stream, &mut Frames::default()).await? {
             Answer::Status(_) => Ok(()),
             Answer::Refused { reason } => bail!(reason),
-            Answer::Done { .. } | Answer::Records(_) => bail!("the agent answered something else"),
+            Answer::Done { .. } | Answer::Records(_) | Answer::Personal(_) => {
+                bail!("the agent answered something else")
+            }
         }
     };
     timeout(ANSWER_TIMEOUT, asked).await.context("the agent does not answer")?

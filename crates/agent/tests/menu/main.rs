@@ -144,7 +144,7 @@ async fn icon_tooltip_and_menu_say_the_same_as_the_agent_in_every_state() {
 }
 
 #[tokio::test]
-async fn the_menu_lists_what_is_left_spent_and_allowed_and_says_what_this_version_does_not_have() {
+async fn the_menu_lists_what_is_left_spent_and_allowed_and_what_else_there_is() {
     let desktop = Desktop::start().await;
     let mut watcher = desktop.watcher().await;
     let _agent = Agent::start(&desktop.run_directory(), well());
@@ -160,7 +160,7 @@ async fn the_menu_lists_what_is_left_spent_and_allowed_and_says_what_this_versio
         ("Period: monthly, ends ", false),
         ("Request more…", true),
         ("Privacy Hours: ", false),
-        ("Personal Mode (not in this version)", false),
+        ("Personal Mode: the agent does not say", false),
         ("What is recorded", true),
         ("Never: what you write", false),
         ("Status", true),
