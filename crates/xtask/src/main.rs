@@ -2,6 +2,7 @@
 
 mod data;
 mod list;
+mod macos;
 mod merge;
 mod micros;
 mod prices;
@@ -25,6 +26,8 @@ struct Arguments {
 enum Chore {
     /// Write docs/data.md from the dictionaries of what is sent and stored.
     Data(data::Options),
+    /// Build, sign, package and check the product for macOS.
+    Macos(macos::Options),
     /// Bring the catalogue's prices up to a public list of prices.
     Prices(prices::Options),
 }
@@ -32,6 +35,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Data(options) => data::run(&options),
+        Chore::Macos(options) => macos::run(&options),
         Chore::Prices(options) => prices::run(&options),
     };
     match done {
