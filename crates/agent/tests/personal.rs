@@ -187,9 +187,10 @@ fn two_devices_with_one_phrase_share_a_ledger_and_an_allowance() {
     backend.until("the vault has all", |books| books.vault.len() == 32 && books.vault.records.len() == 2);
     assert_eq!(shown(&second), hosts(32));
     second.until("it knows of the other", |_| ledger(&second).others == 160);
+    // Without an agent, too: the key is the user's.
     let third = Device::new();
     let key = "abandon ".repeat(23) + "art";
-    assert!(refused(&third.command_with(&["personal", "import"], &key), 7).contains("not running"));
+    assert!(done(third.command_with(&["personal", "import"], &key)).contains("The key is in "));
 }
 
 #[test]
@@ -298,6 +299,11 @@ fn opting_out_forgets_everything_and_nothing_where_the_backend_is_away() {
     assert_eq!(ledger(&device).mode, Mode::On);
     let key = device.path("home/.config/toktra/personal.key");
     assert!(key.exists());
+    backend.change(|books| books.vault.away = true);
+    let words = refused(&device.command(&["personal", "opt-out", "--yes"]), 1);
+    assert!(words.contains("nothing was changed"), "{words}");
+    assert!(key.exists() && ledger(&device).mode == Mode::On && backend.books().vault.len() >= 16);
+    backend.change(|books| books.vault.away = false);
     done(with(&device, &mut extension, &["personal", "opt-out", "--yes"]));
     assert!(backend.books().vault.left && backend.books().vault.len() == 0);
     assert!(extension.mode.is_none());

@@ -41,8 +41,7 @@ pub struct SecretService {
 }
 
 /// A secret as it crosses the bus: session, parameters of the encryption, value, media type.
-type Secret<'a> = (ObjectPath<'a>, Vec<u8>, Zeroizing<Vec<u8>>, String);
-type OwnedSecret = (OwnedObjectPath, Vec<u8>, Vec<u8>, String);
+type Secret = (OwnedObjectPath, Vec<u8>, Vec<u8>, String);
 
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -121,7 +120,7 @@ impl SecretService {
     async fn read(&self) -> Result<Option<Zeroizing<String>>, Failure> {
         let Some(item) = self.item().await? else { return Ok(None) };
         let reply = self.call(item.as_str(), ITEM_INTERFACE, "GetSecret", &self.session).await?;
-        let (_, _, value, _): OwnedSecret = reply.body().deserialize()?;
+        let (_, _, value, _): Secret = reply.body().deserialize()?;
         let value = Zeroizing::new(value);
         // What is no text is no phrase, and is told so by its reader.
         Ok(Some(Zeroizing::new(String::from_utf8_lossy(&value).into_owned())))
@@ -138,9 +137,8 @@ impl SecretService {
             ("org.freedesktop.Secret.Item.Label", Value::from(LABEL)),
             ("org.freedesktop.Secret.Item.Attributes", Value::from(HashMap::from(ATTRIBUTES))),
         ]);
-        let value = Zeroizing::new(phrase.as_bytes().to_vec());
-        let secret: Secret<'_> = (self.session.as_ref(), Vec::new(), value, "text/plain".to_owned());
-        let secret = (&secret.0, &secret.1, &*secret.2, &secret.3);
+        let no_parameters: &[u8] = &[];
+        let secret = (&self.session, no_parameters, phrase.as_bytes(), "text/plain");
         let replace = true;
         let asked = (properties, secret, replace);
         let reply = self.call(collection.as_str(), COLLECTION_INTERFACE, "CreateItem", &asked).await?;

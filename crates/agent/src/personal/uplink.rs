@@ -153,7 +153,14 @@ impl Sender {
         }
         for (slot, month, tokens) in self.board.personal.totals_to_tell(now) {
             let total = PersonalTotal { member: member.clone(), slot, month, tokens };
-            let answer: PersonalStanding = read(&ask(&mut self.host, TOTAL_PATH, &total).await?)?;
+            let answer = match ask(&mut self.host, TOTAL_PATH, &total).await {
+                // Its sums are made. This month's is to be told all the same.
+                Err(error) if month != now && error.refusal().is_some() => {
+                    tracing::info!(%month, %error, "The backend takes no total of this month any more.");
+                    continue;
+                }
+                answer => read::<PersonalStanding>(&answer?)?,
+            };
             let standing = Standing { month, others: answer.others, carried: answer.carried };
             self.board.personal.set_told(slot, tokens, standing, month == now)?;
         }

@@ -23,6 +23,8 @@ pub struct Vault {
     /// What becomes of the next batches.
     pub next: VecDeque<Next>,
     pub left: bool,
+    /// Nobody who wants to leave is answered.
+    pub away: bool,
 }
 
 impl Vault {
@@ -79,6 +81,9 @@ impl Vault {
             }
             LEAVE_PATH => {
                 PersonalLeave::decode(body).unwrap();
+                if self.away {
+                    return None;
+                }
                 self.records.clear();
                 self.left = true;
                 Some(Ok(Vec::new()))
