@@ -272,24 +272,47 @@ const EXEMPTION: &[Structure] = &[Structure {
 }];
 
 const MEMBER: &str = "whose it is, without a name: the backend keeps a hash";
+const KEPT_MEMBER: &[&str] = &[
+    "vault_members.member",
+    "vault_slots.member",
+    "sealed_records.member",
+    "monthly_totals.member",
+    "monthly_members.member",
+];
 
 const PERSONAL_RECORDS: &[Structure] = &[Structure {
     name: "PersonalBatch",
     fields: &[
-        field("member", MEMBER, &[]),
-        field("slot", "numbering the records of each device, which it does not name", &[]),
-        field("first", "keeping every record once", &[]),
-        field("records", "showing the user their own ledger, on any of their devices; sealed to them", &[]),
+        field("member", MEMBER, KEPT_MEMBER),
+        field(
+            "slot",
+            "numbering the records of each device, which it does not name",
+            &["vault_slots.slot", "sealed_records.slot"],
+        ),
+        field("first", "keeping every record once", &["sealed_records.number", "vault_slots.acknowledged"]),
+        field(
+            "records",
+            "showing the user their own ledger, on any of their devices; sealed to them",
+            &["sealed_records.sealed"],
+        ),
     ],
 }];
 
 const PERSONAL_TOTAL: &[Structure] = &[Structure {
     name: "PersonalTotal",
     fields: &[
-        field("member", MEMBER, &[]),
-        field("slot", "adding up the member's devices", &[]),
-        field("month", "the month that the use counts in", &[]),
-        field("tokens", "the allowance, and sums over at least five people", &[]),
+        field("member", MEMBER, KEPT_MEMBER),
+        field("slot", "adding up the member's devices", &["monthly_totals.slot"]),
+        field(
+            "month",
+            "the month that the use counts in",
+            &["monthly_totals.month", "monthly_members.month"],
+        ),
+        field(
+            "tokens",
+            "the allowance, and sums over at least five people",
+            &["monthly_totals.tokens", "month_sums.tokens"],
+        ),
     ],
 }];
 

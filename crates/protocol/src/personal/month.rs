@@ -21,6 +21,9 @@ pub struct Month {
 pub struct MonthError;
 
 impl Month {
+    /// The first that there is.
+    pub const FIRST: Self = Self { year: 2000, number: 1 };
+
     /// The month of a year; January is 1.
     pub fn new(year: u16, number: u8) -> Result<Self, MonthError> {
         let is_month = (2000..=9999).contains(&year) && (1..=12).contains(&number);

@@ -196,7 +196,7 @@ pub enum ShapeError {
 
 impl Member {
     /// Of the secret bytes.
-    pub fn new(bytes: [u8; 32]) -> Self {
+    pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
@@ -217,7 +217,7 @@ impl Eq for Member {}
 
 impl Slot {
     /// Of its bytes.
-    pub fn new(bytes: [u8; 16]) -> Self {
+    pub const fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
