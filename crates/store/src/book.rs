@@ -1,4 +1,4 @@
-//! The budget book: everything that a device's directive says of budgets, flags and locks of
+//! The budget book: everything that a device's directive says of budgets, flags, perks and locks of
 //! persons, as of one moment of the database, so that ten thousand directives need no query each.
 //!
 //! Invariants: spend and each device's acknowledged number are of one snapshot, so that a device
@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use sqlx::{FromRow, SqliteConnection};
 use toktra_protocol::budget::{BUDGETS_LIMIT, Budget, Period};
-use toktra_protocol::directive::FF_BUDGET_HARD_CAPS;
+use toktra_protocol::directive::{FF_BUDGET_HARD_CAPS, FF_TOKEN_PERKS};
 use toktra_protocol::{Block, BlockReason, DeviceId, Lock, UnixSeconds};
 
+use crate::allowances::{self, Allowances, Standing};
 use crate::budgets::{self, BudgetRow, period_name};
 use crate::devices::Device;
 use crate::exemptions::{self, Granted};
@@ -28,6 +29,7 @@ pub struct Book {
     granted: HashMap<String, Vec<Granted>>,
     flags: HashMap<String, BTreeMap<String, bool>>,
     locks: HashMap<String, String>,
+    allowances: Allowances,
     devices: HashMap<DeviceId, Seen>,
     next_turn: Option<UnixSeconds>,
 }
@@ -80,12 +82,14 @@ impl Book {
         }
         let ends = granted.values().flatten().filter_map(|granted| u64::try_from(granted.until).ok());
         let turns = standings.values().map(|standing| standing.period_end).chain(ends.map(UnixSeconds));
-        let next_turn = turns.min();
+        let allowances = Allowances::read(connection, &terms, now).await?;
+        let next_turn = turns.chain(allowances.next_turn()).min();
         Ok(Self {
             taken_at: now,
             granted,
             flags: flags::all(connection).await?,
             locks: locks::all(connection).await?,
+            allowances,
             devices: seen(connection).await?,
             next_turn,
             standings,
@@ -103,7 +107,7 @@ impl Book {
         self.terms.counter()
     }
 
-    /// When the next period ends, or the next exemption.
+    /// When the next period ends, the next exemption, or the month of somebody's perks.
     pub fn next_turn(&self) -> Option<UnixSeconds> {
         self.next_turn
     }
@@ -197,6 +201,14 @@ impl Book {
         device.user_id.as_deref().and_then(|user| self.locks.get(user)).map(String::as_str)
     }
 
+    /// Where the device's user stands with perks: enrolled, while the organisation has them on.
+    pub fn perks(&self, device: &Device) -> Option<Standing<'_>> {
+        let flags = self.flags.get(&device.organisation_id)?;
+        let is_on = flags.get(FF_TOKEN_PERKS).copied().unwrap_or_default();
+        let standing = self.allowances.of(&device.organisation_id, device.user_id.as_deref()?);
+        standing.filter(|_| is_on)
+    }
+
     /// The device as of this moment.
     pub fn seen(&self, device: DeviceId) -> Option<Seen> {
         self.devices.get(&device).copied()
@@ -208,8 +220,8 @@ impl Book {
     }
 }
 
-/// Tells the devices for which a period or an exemption ended after `since` and up to `now`, where
-/// that changes what they may do.
+/// Tells the devices for which a period, an exemption or the month of their perks ended after `since`
+/// and up to `now`, where that changes what they may do.
 pub async fn turn(store: &Store, since: UnixSeconds, now: UnixSeconds) -> Result<(), StoreError> {
     let mut transaction = store.begin().await?;
     let terms = Terms::read(&mut transaction).await?;
@@ -226,6 +238,13 @@ pub async fn turn(store: &Store, since: UnixSeconds, now: UnixSeconds) -> Result
         }
         budgets::grow(&mut transaction, &budget.scope).await?;
         changed = true;
+    }
+    for organisation in allowances::with_tiers(&mut transaction).await? {
+        let zone = terms.zone(&organisation);
+        if zone.month(since) != zone.month(now) {
+            allowances::grow_enrolled(&mut transaction, &organisation).await?;
+            changed = true;
+        }
     }
     if changed {
         note_change(&mut transaction).await?;

@@ -56,6 +56,9 @@ const SUMS_SEEN: &str =
 const BUDGETS_SEEN: &str = "whoever uses a device that it applies to, on it: `toktra-agent budget`";
 const DEVICES_SEEN: &str = "every device of the organisation";
 
+const PERKS_SEEN: &str = "the organisation's administrators, in the console; a device is told its user's own";
+const ADMINISTRATORS_ALONE: &str = "the organisation's administrators, in the console";
+
 /// Every table.
 pub const TABLES: &[Table] = &[
     Table {
@@ -377,6 +380,68 @@ pub const TABLES: &[Table] = &[
             ("organisation_id", "whose it is"),
             ("events_days", "raw events"),
             ("usage_days", "hourly sums"),
+            ("personal_months", "sealed personal records, in the vault"),
+        ],
+    },
+    Table {
+        name: "perk_tiers",
+        row: "A tier of perks.",
+        kept: Kept::Good("the organisation is there"),
+        seen: PERKS_SEEN,
+        columns: &[
+            ("id", "its identifier"),
+            ("organisation_id", "whose it is"),
+            ("name", "for display, also to who is in it"),
+            ("removed", "whether it may still be used"),
+        ],
+    },
+    Table {
+        name: "perk_terms",
+        row: "What a tier allows, from a month on.",
+        kept: Kept::Good("the organisation is there"),
+        seen: PERKS_SEEN,
+        columns: &[
+            ("tier_id", "which tier"),
+            ("month", "from when on"),
+            ("monthly_tokens", "the allowance"),
+            ("rollover_tokens", "what a month may leave to the next"),
+        ],
+    },
+    Table {
+        name: "perk_enrolments",
+        row: "That an administrator enrolled a user, from a month on; not whether they opted in.",
+        kept: Kept::Good("the organisation is there"),
+        seen: PERKS_SEEN,
+        columns: &[
+            ("user_id", "whom"),
+            ("month", "from when on"),
+            ("tier_id", "in which tier; none: no more"),
+        ],
+    },
+    Table {
+        name: "perk_bonuses",
+        row: "Tokens that a user or a tier has besides in a month.",
+        kept: Kept::Good("the organisation is there"),
+        seen: PERKS_SEEN,
+        columns: &[
+            ("organisation_id", "whose it is"),
+            ("month", "in which month"),
+            ("scope", "of a user or of a tier"),
+            ("scope_id", "of which"),
+            ("tokens", "how many"),
+        ],
+    },
+    Table {
+        name: "perk_sums",
+        row: "A copy of a sum of the vault's, over at least five people.",
+        kept: Kept::Good("the organisation is there"),
+        seen: ADMINISTRATORS_ALONE,
+        columns: &[
+            ("organisation_id", "whose it is"),
+            ("month", "which month"),
+            ("tier_id", "which tier; empty: none by itself"),
+            ("others", "whether all tiers are in it that have no sum of their own"),
+            ("tokens", "the sum"),
         ],
     },
     Table {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use sqlx::SqliteConnection;
 use toktra_protocol::UnixSeconds;
 use toktra_protocol::budget::Scope;
-use toktra_protocol::directive::FF_BUDGET_HARD_CAPS;
+use toktra_protocol::directive::{FF_BUDGET_HARD_CAPS, FF_TOKEN_PERKS};
 
 use crate::audit::{Deed, record};
 use crate::directory::Organisation;
@@ -13,7 +13,7 @@ use crate::spend::ScopeKey;
 use crate::{Store, StoreError, budgets, note_change};
 
 /// The flags that there are.
-pub const KNOWN: [&str; 1] = [FF_BUDGET_HARD_CAPS];
+pub const KNOWN: [&str; 2] = [FF_BUDGET_HARD_CAPS, FF_TOKEN_PERKS];
 
 /// Sets one of [`KNOWN`] and tells every device of the organisation.
 pub async fn set(

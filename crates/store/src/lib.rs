@@ -1,4 +1,4 @@
-//! The backend's database. Every SQL statement of Toktra is in this room.
+//! The backend's database. Every SQL statement of Toktra is in this room, but for those of personal mode's vault.
 //!
 //! SQLite with a write-ahead log and `synchronous = FULL`: what was committed survives a
 //! crash of the process and of the machine. One connection writes, several read. The
@@ -12,6 +12,7 @@
 
 pub mod accounts;
 pub mod alerts;
+pub mod allowances;
 pub mod approvals;
 pub mod audit;
 pub mod book;
@@ -29,6 +30,7 @@ pub mod issuers;
 pub mod ledger;
 pub mod locks;
 pub mod period;
+pub mod perks;
 pub mod price_mix;
 pub mod renewal;
 pub mod reports;

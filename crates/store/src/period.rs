@@ -11,6 +11,7 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{Timestamp, ToSpan as _};
 use toktra_protocol::UnixSeconds;
 use toktra_protocol::budget::Period;
+use toktra_protocol::personal::Month;
 
 static ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 const EPOCH: Date = Date::constant(1970, 1, 1);
@@ -63,6 +64,22 @@ impl Zone {
     pub fn start(&self, day: Day) -> UnixSeconds {
         let first = day.date().to_zoned(self.0.clone()).map(|first| first.timestamp().as_second());
         UnixSeconds(u64::try_from(first.unwrap_or(day.0 * DAY_S)).unwrap_or_default())
+    }
+}
+
+impl Zone {
+    /// The calendar month of a moment.
+    pub fn month(&self, at: UnixSeconds) -> Month {
+        let date = self.day(at).date();
+        let year = u16::try_from(date.year()).unwrap_or_default();
+        Month::new(year, date.month().unsigned_abs()).unwrap_or(Month::FIRST)
+    }
+
+    /// The first second after a calendar month.
+    pub fn month_end(&self, month: Month) -> UnixSeconds {
+        let year = i16::try_from(month.year()).unwrap_or_default();
+        let first = Date::new(year, i8::try_from(month.number()).unwrap_or(1), 1).unwrap_or(EPOCH);
+        self.start(Day::of(first.saturating_add(1.month())))
     }
 }
 
@@ -169,6 +186,18 @@ mod tests {
         assert_eq!(havana.start(date("2026-03-08")), at("2026-03-08T05:00:00Z"));
         assert_eq!(havana.day(at("2026-03-08T04:59:59Z")), date("2026-03-07"));
         assert_eq!(Zone::named("Mars/Olympus"), None);
+    }
+
+    #[test]
+    fn a_month_ends_at_the_zones_midnight() {
+        let berlin = Zone::named("Europe/Berlin").unwrap();
+        let month = |text: &str| text.parse::<Month>().unwrap();
+        assert_eq!(berlin.month(at("2026-11-30T22:59:59Z")), month("2026-11"));
+        assert_eq!(berlin.month(at("2026-11-30T23:00:00Z")), month("2026-12"));
+        assert_eq!(berlin.month_end(month("2026-11")), at("2026-11-30T23:00:00Z"));
+        assert_eq!(berlin.month_end(month("2026-12")), at("2026-12-31T23:00:00Z"));
+        assert_eq!(Zone::UTC.month(UnixSeconds(0)), Month::FIRST);
+        assert_eq!(Zone::UTC.month(UnixSeconds(u64::MAX)), month("9999-01"));
     }
 
     #[test]

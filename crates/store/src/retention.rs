@@ -39,10 +39,14 @@ pub const ENROLMENT_DAYS: u32 = 90;
 pub const BUDGET_DAYS: u32 = 400;
 /// Days that a request for an exemption waits for a decision.
 pub const WAITING_DAYS: u32 = 90;
+/// Months that sealed personal records are kept, unless the organisation says otherwise.
+pub const PERSONAL_MONTHS: u32 = 13;
 /// What [`Settings::events_days`] may be.
 pub const EVENTS_RANGE: std::ops::RangeInclusive<u32> = 1..=366;
 /// What [`Settings::usage_days`] may be.
 pub const USAGE_RANGE: std::ops::RangeInclusive<u32> = 31..=3653;
+/// What [`Settings::personal_months`] may be.
+pub const PERSONAL_RANGE: std::ops::RangeInclusive<u32> = 1..=120;
 /// Most rows that one transaction takes: some milliseconds.
 pub const ROWS: usize = 500;
 
@@ -59,33 +63,37 @@ pub struct Settings {
     pub events_days: u32,
     /// Days that hourly sums by account, application and service are kept.
     pub usage_days: u32,
+    /// Months that sealed personal records are kept in the vault, after the one in which they came.
+    pub personal_months: u32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { events_days: EVENTS_DAYS, usage_days: USAGE_DAYS }
+        Self { events_days: EVENTS_DAYS, usage_days: USAGE_DAYS, personal_months: PERSONAL_MONTHS }
     }
 }
 
 impl Settings {
-    /// Whether both lie in their ranges, and sums are kept for as long as what they sum up.
+    /// Whether all lie in their ranges, and sums are kept for as long as what they sum up.
     pub fn are_possible(&self) -> bool {
         EVENTS_RANGE.contains(&self.events_days)
             && USAGE_RANGE.contains(&self.usage_days)
             && self.events_days <= self.usage_days
+            && PERSONAL_RANGE.contains(&self.personal_months)
     }
 }
 
 /// An organisation's settings.
 pub async fn settings(store: &Store, organisation: &Organisation) -> Result<Settings, StoreError> {
-    let row: Option<(i64, i64)> =
-        sqlx::query_as("SELECT events_days, usage_days FROM retention WHERE organisation_id = $1")
-            .bind(&organisation.id)
-            .fetch_optional(store.reader())
-            .await?;
-    let Some((events, usage)) = row else { return Ok(Settings::default()) };
-    let days = |days: i64| u32::try_from(days).map_err(|_| StoreError::Corrupt("retention"));
-    Ok(Settings { events_days: days(events)?, usage_days: days(usage)? })
+    let row: Option<(i64, i64, i64)> = sqlx::query_as(
+        "SELECT events_days, usage_days, personal_months FROM retention WHERE organisation_id = $1",
+    )
+    .bind(&organisation.id)
+    .fetch_optional(store.reader())
+    .await?;
+    let Some((events, usage, personal)) = row else { return Ok(Settings::default()) };
+    let whole = |number: i64| u32::try_from(number).map_err(|_| StoreError::Corrupt("retention"));
+    Ok(Settings { events_days: whole(events)?, usage_days: whole(usage)?, personal_months: whole(personal)? })
 }
 
 /// Changes them; [possible](Settings::are_possible) ones only. The next sweep acts on them.
@@ -101,16 +109,20 @@ pub async fn set(
     }
     let mut transaction = store.begin().await?;
     sqlx::query(
-        "INSERT INTO retention (organisation_id, events_days, usage_days) VALUES ($1, $2, $3)
+        "INSERT INTO retention (organisation_id, events_days, usage_days, personal_months)
+         VALUES ($1, $2, $3, $4)
          ON CONFLICT (organisation_id) DO UPDATE SET events_days = excluded.events_days,
-            usage_days = excluded.usage_days",
+            usage_days = excluded.usage_days, personal_months = excluded.personal_months",
     )
     .bind(&organisation.id)
     .bind(i64::from(settings.events_days))
     .bind(i64::from(settings.usage_days))
+    .bind(i64::from(settings.personal_months))
     .execute(&mut *transaction)
     .await?;
-    let detail = format!("events {} days, usage {} days", settings.events_days, settings.usage_days);
+    let Settings { events_days, usage_days, personal_months } = settings;
+    let detail =
+        format!("events {events_days} days, usage {usage_days} days, personal {personal_months} months");
     let deed = Deed {
         organisation: Some(&organisation.id),
         actor,

@@ -292,7 +292,7 @@ async fn an_organisation_says_for_how_long_and_the_audit_trail_who_said_it() {
     let house = House::new().await;
     let device = house.device(&house.sales).await;
     house.book(device, 1..=6).await;
-    let week = Settings { events_days: 7, usage_days: 90 };
+    let week = Settings { events_days: 7, usage_days: 90, personal_months: 2 };
     retention::set(&house.store, &house.acme, week, "eve", house.now()).await.unwrap();
     assert_eq!(retention::settings(&house.store, &house.acme).await.unwrap(), week);
     let newest = audit::newest(&house.store, 1).await.unwrap().remove(0);
@@ -303,7 +303,7 @@ async fn an_organisation_says_for_how_long_and_the_audit_trail_who_said_it() {
     house.pass_days(83);
     assert_eq!(house.sweep().await.hours, 3);
     for (events_days, usage_days) in [(0, 90), (400, 500), (30, 30), (91, 90), (30, 4000)] {
-        let settings = Settings { events_days, usage_days };
+        let settings = Settings { events_days, usage_days, ..week };
         let refused = retention::set(&house.store, &house.acme, settings, "eve", NOW).await;
         assert!(refused.is_err(), "{settings:?}");
     }
