@@ -154,12 +154,60 @@ fn only_the_menu_and_the_users_keyring_speak_d_bus() {
 }
 
 #[test]
-fn sql_stays_in_the_store() {
+fn sql_stays_in_the_two_stores() {
     let tree = Tree::resolved();
     for (package, dependencies) in &tree.direct {
-        if package.starts_with("toktra-") && package != "toktra-store" {
-            assert!(!dependencies.contains("sqlx"), "{package} depends on sqlx: SQL lives in toktra-store");
+        let is_store = ["toktra-store", "toktra-vault-store"].contains(&package.as_str());
+        if package.starts_with("toktra-") && !is_store {
+            assert!(!dependencies.contains("sqlx"), "{package} depends on sqlx: SQL lives in the stores");
         }
+    }
+    tree.assert_free_of("toktra-vault-store", &["toktra-store"]);
+    tree.assert_free_of("toktra-store", &["toktra-vault-store"]);
+}
+
+/// What a console shows cannot come from where nobody but the vault's endpoints can look.
+#[test]
+fn only_the_servers_vault_module_opens_the_vault() {
+    let tree = Tree::resolved();
+    for (package, dependencies) in &tree.direct {
+        // The chore reads the dictionary for docs/data.md, and opens nothing.
+        let may = ["toktra-server", "xtask"].contains(&package.as_str());
+        assert!(
+            may || !dependencies.contains("toktra-vault-store"),
+            "{package} depends on the vault's store"
+        );
+    }
+    let within = |path: &Path, places: &[&str]| places.iter().any(|place| path.starts_with(place));
+    for (path, text) in sources() {
+        let is_test = path.components().any(|part| part.as_os_str() == "tests");
+        let store = within(
+            &path,
+            &["crates/vault-store", "crates/server/src/vault.rs", "crates/server/src/vault", "crates/xtask"],
+        );
+        assert!(
+            is_test || store || !text.contains("toktra_vault_store"),
+            "{} names the vault's store: only the server's vault module may",
+            path.display()
+        );
+        let opens = text.contains("toktra_vault_store::VaultStore") || text.contains("VaultStore::open");
+        assert!(!path.starts_with("crates/xtask") || !opens, "a chore opens the vault");
+        let module = within(
+            &path,
+            &[
+                "crates/server/src/vault.rs",
+                "crates/server/src/vault",
+                "crates/server/src/serve.rs",
+                "crates/server/src/commands/backup.rs",
+            ],
+        );
+        let names = ["crate::vault", "super::vault", "vault::"].iter().any(|word| text.contains(word));
+        let of_server = path.starts_with("crates/server/src");
+        assert!(
+            !of_server || module || !names,
+            "{} names the vault's module: only the listener and the backup may",
+            path.display()
+        );
     }
 }
 

@@ -82,6 +82,11 @@ impl App {
         }))
     }
 
+    /// The data directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// The authority of this moment; take it once for what belongs together.
     pub fn authority(&self) -> Arc<Authority> {
         self.authority.load_full()

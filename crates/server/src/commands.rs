@@ -13,6 +13,7 @@ mod documents;
 mod exemption;
 mod initialise;
 mod ledger;
+mod perks;
 mod prices;
 mod retention;
 mod tables;
@@ -61,6 +62,7 @@ async fn dispatch(Arguments { data, passphrase_file, command }: Arguments) -> an
         Command::Price(prices::Price::Mix(command)) => prices::mix(&open(&data).await?, command).await,
         Command::Budget(command) => budget::budget(&open(&data).await?, command).await,
         Command::Exemption(command) => exemption::exemption(&open(&data).await?, command).await,
+        Command::Perks(command) => perks::perks(&open(&data).await?, command).await,
         Command::Flag(command) => exemption::flag(&open(&data).await?, command).await,
         Command::Lock { whom, message } => exemption::lock(&open(&data).await?, &whom, Some(&message)).await,
         Command::Unlock { whom } => exemption::lock(&open(&data).await?, &whom, None).await,

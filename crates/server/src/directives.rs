@@ -80,7 +80,7 @@ fn document(app: &App, book: &Book, id: DeviceId, device: &Device) -> Directive 
         counted: book.seen(id).map_or(counted, |seen| seen.acknowledged),
         budgets,
         renew_before: app.authority().renew_before(),
-        perks: None,
+        perks: book.perks(device).map(|standing| standing.perks()),
     }
 }
 

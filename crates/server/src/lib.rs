@@ -34,6 +34,7 @@ pub mod routes;
 pub mod serve;
 mod time;
 mod tls;
+mod vault;
 
 pub use app::{App, Clock, SharedApp};
 pub use config::Config;

@@ -25,8 +25,8 @@ pub fn api(app: SharedApp) -> Router {
     with_fallbacks(own.merge(pages)).fallback(not_found)
 }
 
-/// The ingest host: device traffic.
-pub fn ingest(app: SharedApp) -> Router {
+/// The ingest host: device traffic. The vault's routes have a state of their own.
+pub fn ingest(app: SharedApp, vault: Router) -> Router {
     let own = Router::new()
         .merge(crate::est::router())
         .route(enrol::RENEW_PATH, post(crate::renew::renew))
@@ -34,7 +34,7 @@ pub fn ingest(app: SharedApp) -> Router {
         .route(codec::DIRECTIVE_PATH, get(directives::directive))
         .route(budget::EXEMPTION_PATH, post(exemptions::request))
         .with_state(app);
-    with_fallbacks(own)
+    with_fallbacks(own.merge(vault))
 }
 
 /// The updates host.

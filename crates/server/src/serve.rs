@@ -38,6 +38,7 @@ use crate::refusal::Refusal;
 use crate::retention;
 use crate::routes;
 use crate::tls::{Configurations, Host};
+use crate::vault::{self, Vault};
 
 const STREAMS: u32 = 16;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,6 +70,7 @@ pub struct Server {
     api: Router,
     ingest: Router,
     updates: Router,
+    vault: Arc<Vault>,
 }
 
 impl Server {
@@ -76,6 +78,7 @@ impl Server {
     pub async fn bind(app: SharedApp, address: SocketAddr) -> anyhow::Result<Self> {
         let configurations = Configurations::new(&app.authority(), &app.domain, app.clock.now())?;
         app.budgets.follow(&app.store, &app.roster, None, app.clock.now()).await?;
+        let vault = Vault::open(Arc::clone(&app)).await?;
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         Ok(Self {
@@ -83,8 +86,9 @@ impl Server {
             configurations: ArcSwap::from_pointee(configurations),
             places: Places::default(),
             api: routes::api(Arc::clone(&app)),
-            ingest: routes::ingest(Arc::clone(&app)),
+            ingest: routes::ingest(Arc::clone(&app), vault::router(Arc::clone(&vault))),
             updates: routes::updates(),
+            vault,
             app,
         })
     }
@@ -103,6 +107,7 @@ impl Server {
             tokio::spawn(authority::follow(Arc::clone(&server))),
             tokio::spawn(renew(Arc::clone(&server))),
             tokio::spawn(retention::keep_sweeping(Arc::clone(&server.app))),
+            tokio::spawn(vault::keep_sweeping(Arc::clone(&server.vault))),
         ];
         let mut connections = JoinSet::new();
         tokio::select! {
@@ -119,6 +124,7 @@ impl Server {
             tracing::warn!(connections = connections.len(), "Connections were cut at shutdown.");
             connections.shutdown().await;
         }
+        server.vault.close().await;
         server.app.store.close().await;
     }
 

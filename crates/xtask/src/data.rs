@@ -1,17 +1,19 @@
 //! `cargo xtask data`: writes `docs/data.md` from the dictionaries of protocol and store, or with
 //! `--check` says that it is stale. A test of this crate checks too, so that CI fails.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use toktra_protocol::dictionary::{Field, MESSAGES, Message, Structure, meaning};
-use toktra_store::dictionary::{TABLES, Table};
+use toktra_store::dictionary::TABLES;
+use toktra_vault_store::dictionary as vault;
 
 const HEAD: &str = include_str!("data_head.md");
 const BETWEEN: &str = include_str!("data_between.md");
+const VAULT: &str = include_str!("data_vault.md");
 
 /// Options of `data`.
 #[derive(Debug, Args)]
@@ -44,7 +46,11 @@ fn page() -> anyhow::Result<String> {
     }
     page.push_str(BETWEEN);
     for table in TABLES {
-        show_table(&mut page, table)?;
+        show_table(&mut page, (table.name, table.row), (&table.kept, table.seen), table.columns)?;
+    }
+    page.push_str(VAULT);
+    for table in vault::TABLES {
+        show_table(&mut page, (table.name, table.row), (&table.kept, table.seen), table.columns)?;
     }
     Ok(page)
 }
@@ -80,17 +86,23 @@ fn show_field(page: &mut String, structure: &Structure, field: &Field) -> anyhow
 }
 
 fn is_a_column(place: &str) -> bool {
+    let ledger = TABLES.iter().map(|table| (table.name, table.columns));
+    let mut tables = ledger.chain(vault::TABLES.iter().map(|table| (table.name, table.columns)));
     place.split_once('.').is_some_and(|(table, column)| {
-        let table = TABLES.iter().find(|known| known.name == table);
-        table.is_some_and(|table| table.columns.iter().any(|(known, _)| *known == column))
+        tables.any(|(name, columns)| name == table && columns.iter().any(|(known, _)| *known == column))
     })
 }
 
-fn show_table(page: &mut String, table: &Table) -> anyhow::Result<()> {
-    writeln!(page, "\n### `{}`\n\n{}\n", table.name, table.row)?;
-    writeln!(page, "- How long: {}.\n- Who sees it: {}.\n", table.kept, table.seen)?;
+fn show_table(
+    page: &mut String,
+    (name, row): (&str, &str),
+    (kept, seen): (&dyn Display, &str),
+    columns: &[(&str, &str)],
+) -> anyhow::Result<()> {
+    writeln!(page, "\n### `{name}`\n\n{row}\n")?;
+    writeln!(page, "- How long: {kept}.\n- Who sees it: {seen}.\n")?;
     writeln!(page, "| column | what for |\n| --- | --- |")?;
-    for (column, why) in table.columns {
+    for (column, why) in columns {
         writeln!(page, "| `{column}` | {why} |")?;
     }
     Ok(())

@@ -64,6 +64,9 @@ pub enum Command {
     /// Exemptions from budgets.
     #[command(subcommand)]
     Exemption(super::exemption::Exemption),
+    /// Token Perks: what people may use personally.
+    #[command(subcommand)]
+    Perks(super::perks::Perks),
     /// Feature flags.
     #[command(subcommand)]
     Flag(super::exemption::Flag),

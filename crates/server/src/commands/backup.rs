@@ -1,7 +1,7 @@
 //! `backup` and `restore`: a data directory as of one moment, taken while the server runs, and a new
 //! data directory out of it.
 //!
-//! A backup is a directory: the database, the authority, the settings, and `backup.json`, which names
+//! A backup is a directory: the database, the vault, the authority, the settings, and `backup.json`, which names
 //! each file with its length and SHA-256. It is written last, so a directory without it is no backup.
 //! Neither the keys' passphrase nor the root's key is ever in it. A restore writes `server.json` last,
 //! so a data directory that is half restored does not pass for one.
@@ -26,6 +26,7 @@ use super::{note, say};
 use crate::app::{Clock, DATABASE};
 use crate::authority::Edition;
 use crate::config::{self, Config};
+use crate::vault;
 
 /// Describes a backup, and makes it one.
 const DESCRIPTION: &str = "backup.json";
@@ -66,6 +67,9 @@ pub async fn backup(data: &Path, to: &Path) -> anyhow::Result<()> {
     store.copy_to(&to.join(DATABASE)).await.context("the database could not be copied")?;
     store.close().await;
     let mut files = vec![Kept::read(to, Path::new(DATABASE))?];
+    if let Some(name) = vault::back_up(data, to).await.context("the vault could not be copied")? {
+        files.push(Kept::read(to, name)?);
+    }
     files.extend(authority(data, to)?);
     for name in [PathBuf::from(config::FILE), own(data, &Authority::root_certificate_file(data))?] {
         files.push(copy(data, to, &name)?);
@@ -101,6 +105,7 @@ pub async fn restore(data: &Path, passphrase: &PassphraseFile, from: &Path) -> a
     let checked: Result<(), StoreError> = store.check_pages().await;
     store.close().await;
     checked?;
+    vault::check_pages(data).await?;
     copy(from, data, settings)?;
     File::open(data)?.sync_all()?;
     say(format_args!("Restored {} as of Unix second {}.", data.display(), description.made_at.0))?;

@@ -4,7 +4,8 @@ use anyhow::ensure;
 use clap::Subcommand;
 use toktra_store::Store;
 use toktra_store::retention::{
-    self, BUDGET_DAYS, ENROLMENT_DAYS, EVENTS_RANGE, SPEND_DAYS, Settings, USAGE_RANGE, WAITING_DAYS,
+    self, BUDGET_DAYS, ENROLMENT_DAYS, EVENTS_RANGE, PERSONAL_RANGE, SPEND_DAYS, Settings, USAGE_RANGE,
+    WAITING_DAYS,
 };
 
 use super::ACTOR;
@@ -23,11 +24,14 @@ pub enum Retention {
     /// Change it. What is left out stays as it is; the running server acts on it within an hour.
     Set {
         /// Raw events, counted from when they came, for example `30d`.
-        #[arg(long, value_name = "DAYS", value_parser = days, required_unless_present = "usage")]
+        #[arg(long, value_name = "DAYS", value_parser = days, required_unless_present_any = ["usage", "personal"])]
         events: Option<u32>,
         /// Hourly sums by account, application and service, for example `761d`.
         #[arg(long, value_name = "DAYS", value_parser = days)]
         usage: Option<u32>,
+        /// Sealed personal records, in months after the one in which they came, for example `13m`.
+        #[arg(long, value_name = "MONTHS", value_parser = months)]
+        personal: Option<u32>,
         /// Whose.
         #[command(flatten)]
         within: InOrganisation,
@@ -40,20 +44,24 @@ pub async fn retention(store: &Store, command: Retention) -> anyhow::Result<()> 
             let organisation = organisation_of(store, &within).await?;
             show(&retention::settings(store, &organisation).await?)
         }
-        Retention::Set { events, usage, within } => {
+        Retention::Set { events, usage, personal, within } => {
             let organisation = organisation_of(store, &within).await?;
             let known = retention::settings(store, &organisation).await?;
             let settings = Settings {
                 events_days: events.unwrap_or(known.events_days),
                 usage_days: usage.unwrap_or(known.usage_days),
+                personal_months: personal.unwrap_or(known.personal_months),
             };
             ensure!(
                 settings.are_possible(),
-                "events are kept {} to {} days, their hourly sums {} to {} and no shorter than events",
+                "events are kept {} to {} days, their hourly sums {} to {} and no shorter than events, \
+                 sealed personal records {} to {} months",
                 EVENTS_RANGE.start(),
                 EVENTS_RANGE.end(),
                 USAGE_RANGE.start(),
                 USAGE_RANGE.end(),
+                PERSONAL_RANGE.start(),
+                PERSONAL_RANGE.end(),
             );
             retention::set(store, &organisation, settings, ACTOR, now()).await?;
             show(&settings)
@@ -71,6 +79,11 @@ fn show(settings: &Settings) -> anyhow::Result<()> {
         ("enrolment tokens, requests", days(ENROLMENT_DAYS), "after the token's expiry and the decision"),
         ("budget alerts, exemptions", days(BUDGET_DAYS), "after they are over"),
         ("exemptions nobody decided", days(WAITING_DAYS), "after they were asked for"),
+        (
+            "sealed personal records",
+            format!("{} months", settings.personal_months),
+            "after the month in which they came, or until who sent them leaves",
+        ),
         ("audit trail", "-".to_owned(), "for good: it is a chain"),
     ];
     print(["what", "kept", "counted"], rows.map(|(what, kept, counted)| [what.into(), kept, counted.into()]))
@@ -78,10 +91,18 @@ fn show(settings: &Settings) -> anyhow::Result<()> {
 
 /// Whole days as people write them: `30d`.
 fn days(text: &str) -> Result<u32, String> {
-    let number = text.strip_suffix('d').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
-    number
-        .and_then(|digits| digits.parse().ok())
-        .ok_or_else(|| format!("`{text}` is not a number of days such as 30d"))
+    whole(text, 'd').ok_or_else(|| format!("`{text}` is not a number of days such as 30d"))
+}
+
+/// Whole months: `13m`.
+fn months(text: &str) -> Result<u32, String> {
+    whole(text, 'm').ok_or_else(|| format!("`{text}` is not a number of months such as 13m"))
+}
+
+fn whole(text: &str, unit: char) -> Option<u32> {
+    let digits = text.strip_suffix(unit)?;
+    let only_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+    if only_digits { digits.parse().ok() } else { None }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod locks;
 mod origin;
 mod overview;
 mod pending;
+mod perks;
 mod session;
 mod sign_in;
 mod throttle;
@@ -64,6 +65,11 @@ pub fn router(store: Store, clock: Clock) -> Router {
         .route("/devices/deny", post(pending::deny))
         .route("/devices/lock", post(locks::lock))
         .route("/devices/unlock", post(locks::unlock))
+        .route("/perks", get(perks::page))
+        .route("/perks/tiers", post(perks::set_tier))
+        .route("/perks/tiers/remove", post(perks::remove_tier))
+        .route("/perks/enrol", post(perks::enrol))
+        .route("/perks/remove", post(perks::remove))
         .route("/login", get(sign_in::page).post(sign_in::sign_in))
         .route("/logout", post(sign_in::sign_out))
         .route("/style.css", get(|| async { assets::style() }))

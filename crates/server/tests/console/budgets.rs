@@ -6,22 +6,8 @@ use toktra_protocol::directive::FF_BUDGET_HARD_CAPS;
 use toktra_store::directory::{create_department, create_department_within, create_user};
 use toktra_store::{audit, budgets, exemptions, flags};
 
-use super::client::{Client, House, NOW};
+use super::client::{Client, House, NOW, form};
 use super::fleet;
-
-/// A form as a browser sends it.
-fn form(fields: &[(&str, &str)]) -> String {
-    let encode = |text: &str| -> String {
-        text.bytes()
-            .map(|byte| match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' => char::from(byte).to_string(),
-                byte => format!("%{byte:02X}"),
-            })
-            .collect()
-    };
-    let pairs = fields.iter().map(|(name, value)| format!("{name}={}", encode(value)));
-    pairs.collect::<Vec<_>>().join("&")
-}
 
 /// The form for a new budget, with these fields in place of what most budgets have.
 fn new_budget(token: &str, other: &[(&'static str, &str)]) -> String {

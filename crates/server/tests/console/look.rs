@@ -8,6 +8,7 @@ use serde_json::Value;
 use toktra_protocol::ToktraDomain;
 use toktra_server::serve::Server;
 use toktra_server::{App, Clock, Config};
+use toktra_store::perks::{self, Sum};
 use toktra_store::reports::{self, Hours};
 
 use super::authority::create_authority;
@@ -29,6 +30,8 @@ async fn a_browser_shows_the_ledgers_numbers_without_a_complaint() {
     let app = App::open(data.path(), &passphrase, Clock::System).await.unwrap();
     let organisation = fleet::organisation(&app.store, "Acme Industries", fleet::NAME, now).await;
     fleet::month(&app.store, &organisation, now).await;
+    let told = Sum { month: "2026-10".parse().unwrap(), tier_id: None, others: true, tokens: 7_654_321 };
+    perks::keep_sums(&app.store, &organisation.id, &[told]).await.unwrap();
     let server = Server::bind(Arc::clone(&app), "127.0.0.1:0".parse().unwrap()).await.unwrap();
     let origin = format!("https://api.toktra.localhost:{}", server.address().unwrap().port());
     let running = tokio::spawn(server.run());
@@ -91,6 +94,8 @@ fn visit(mut browser: Browser, origin: &str, expected: &Expected) {
         assert_eq!(browser.evaluate("document.querySelectorAll('#budgets-table tbody tr').length"), 4);
         browser.evaluate("document.querySelector('#budgets-table details').open = true");
         check_page(&mut browser, &format!("budgets-{suffix}"));
+        check_perks(&mut browser, origin);
+        check_page(&mut browser, &format!("perks-{suffix}"));
         browser.and_wait_for_load(|browser| {
             browser.evaluate("document.querySelector('form[action=\"/logout\"] button').click()");
         });
@@ -98,6 +103,28 @@ fn visit(mut browser: Browser, origin: &str, expected: &Expected) {
     }
     check_events(&browser.events, origin);
     check_that_violations_are_heard(&mut browser);
+}
+
+/// Adds or changes a tier and enrols somebody, by the page's own forms.
+fn check_perks(browser: &mut Browser, origin: &str) {
+    browser.open(&format!("{origin}/perks"));
+    browser.and_wait_for_load(|browser| {
+        browser.evaluate(
+            "for (const [name, value] of [['name', 'Everyone'], ['monthly', '2 000 000']])
+               document.querySelector(`#tier-form [name=${name}]`).value = value;
+             document.querySelector('#tier-form button').click()",
+        );
+    });
+    browser.and_wait_for_load(|browser| {
+        browser.evaluate(
+            "document.querySelector('#enrol-form [name=email]').value = 'grace3@acme.example';
+             document.querySelector('#enrol-form button').click()",
+        );
+    });
+    assert_eq!(browser.evaluate("document.querySelector('#tiers-table td data').value"), "2000000");
+    assert_eq!(browser.evaluate("document.querySelector('#enrolled-count').value"), "1");
+    let sums = browser.evaluate("[...document.querySelectorAll('#sums-table data')].map(sum => sum.value)");
+    assert_eq!(sums, serde_json::json!(["7654321"]));
 }
 
 fn sign_in(browser: &mut Browser) {

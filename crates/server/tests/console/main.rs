@@ -14,4 +14,5 @@ mod client;
 mod fleet;
 mod look;
 mod pages;
+mod perks;
 mod safety;

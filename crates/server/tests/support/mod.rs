@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -16,7 +17,8 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -25,7 +27,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use toktra_pki::{Authority, VerifiedCsr};
+use toktra_pki::{Authority, PassphraseFile, VerifiedCsr};
 use toktra_protocol::enrol::{DeviceDescription, EnrolRequest, EnrolResponse};
 use toktra_protocol::{
     Batch, Code, DeviceId, Estimate, Event, EventBody, Minute, NameSource, Problem, ToktraDomain,
@@ -33,7 +35,7 @@ use toktra_protocol::{
 };
 use toktra_server::serve::Server;
 use toktra_server::{App, Clock, Config, SharedApp};
-use toktra_store::directory::{Department, Organisation};
+use toktra_store::directory::{Department, Organisation, User};
 use toktra_store::enrolment::{self, Grant};
 use toktra_store::tokens::{self, Use};
 use toktra_store::{Store, directory};
@@ -60,12 +62,21 @@ impl Backend {
 
     /// Starts with a state that was adjusted before anything ran.
     pub async fn start_with(adjust: impl FnOnce(&mut App)) -> Self {
+        Self::start_at_with(Clock::System, adjust).await
+    }
+
+    /// Starts at another time, which is the clients' too.
+    pub async fn start_at(clock: Clock) -> Self {
+        Self::start_at_with(clock, |_| ()).await
+    }
+
+    async fn start_at_with(clock: Clock, adjust: impl FnOnce(&mut App)) -> Self {
         let data = tempfile::tempdir().unwrap();
         let domain: ToktraDomain = DOMAIN.parse().unwrap();
-        let now = Clock::System.now();
+        let now = clock.now();
         let passphrase = create_authority(data.path(), &domain, now);
         Config { domain }.write(data.path()).unwrap();
-        let mut app = App::open(data.path(), &passphrase, Clock::System).await.unwrap();
+        let mut app = App::open(data.path(), &passphrase, clock).await.unwrap();
         adjust(Arc::get_mut(&mut app).unwrap());
         let organisation = directory::create_organisation(&app.store, "Acme", "test", now).await.unwrap();
         let department =
@@ -76,14 +87,33 @@ impl Backend {
         Self { app, address, data, organisation, department, running }
     }
 
+    /// Stops and starts on the same data, with the same clock.
+    pub async fn start_again(self) -> Self {
+        let Self { app, data, organisation, department, running, .. } = self;
+        let clock = app.clock;
+        app.stop.send_replace(true);
+        running.await.unwrap();
+        drop(app);
+        let passphrase = PassphraseFile::Own(data.path().join("test.passphrase"));
+        let app = App::open(data.path(), &passphrase, clock).await.unwrap();
+        let server = Server::bind(Arc::clone(&app), "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = server.address().unwrap();
+        let running = tokio::spawn(server.run());
+        Self { app, address, data, organisation, department, running }
+    }
+
     /// A token that is good until then.
     pub async fn token_until(&self, until: UnixSeconds) -> String {
+        let department = Some(&self.department);
+        self.token_for(Grant { organisation: &self.organisation, department, user: None }, until).await
+    }
+
+    async fn token_for(&self, grant: Grant<'_>, until: UnixSeconds) -> String {
         let token = uuid::Uuid::new_v4().to_string();
-        let hash = token_hash(&token);
-        let grant =
-            Grant { organisation: &self.organisation, department: Some(&self.department), user: None };
         let now = self.app.clock.now();
-        enrolment::create_token(&self.app.store, &hash, grant, until, "test", now).await.unwrap();
+        enrolment::create_token(&self.app.store, &token_hash(&token), grant, until, "test", now)
+            .await
+            .unwrap();
         token
     }
 
@@ -105,8 +135,27 @@ impl Backend {
 
     /// Enrols a new device.
     pub async fn device(&self) -> Device {
+        self.device_by(&self.token().await).await
+    }
+
+    /// Enrols a new device of a user's.
+    pub async fn device_of(&self, user: &User) -> Device {
+        let grant = Grant { organisation: &self.organisation, department: None, user: Some(user) };
+        self.device_by(&self.token_for(grant, self.app.clock.now().plus(3600)).await).await
+    }
+
+    /// A connection of a new device to the ingest host whose organisation is another one.
+    pub async fn device_of_another_organisation(&self) -> Client {
+        let now = self.app.clock.now();
+        let other = directory::create_organisation(&self.app.store, "Other", "test", now).await.unwrap();
+        let grant = Grant { organisation: &other, department: None, user: None };
+        let device = self.device_by(&self.token_for(grant, now.plus(3600)).await).await;
+        self.ingest(&device).await
+    }
+
+    async fn device_by(&self, token: &str) -> Device {
         let key = Key::new();
-        let request = enrol_request(&self.token().await, &key.csr());
+        let request = enrol_request(token, &key.csr());
         let reply =
             self.anonymous().await.post_json("/v1/enroll", serde_json::to_vec(&request).unwrap()).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
@@ -168,7 +217,7 @@ impl Backend {
     }
 
     pub fn trusting(&self) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
-        trusting(&Authority::root_certificate_file(self.data.path()))
+        trusting(&Authority::root_certificate_file(self.data.path()), self.app.clock)
     }
 
     /// How many rows each table has; the audit trail apart, which grows by design.
@@ -184,16 +233,26 @@ impl Backend {
 
 /// Starts the real server on a data directory, and waits until it listens.
 pub async fn serve(data: &Path, passphrase: &Path) -> (Child, SocketAddr) {
-    let mut server = Command::new(env!("CARGO_BIN_EXE_toktra-server"))
+    serve_with(data, passphrase, |_| ()).await
+}
+
+/// The same with an environment and outputs of the test's own.
+pub async fn serve_with(
+    data: &Path,
+    passphrase: &Path,
+    adjust: impl FnOnce(&mut Command),
+) -> (Child, SocketAddr) {
+    let mut server = Command::new(env!("CARGO_BIN_EXE_toktra-server"));
+    server
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(data)
         .arg("--passphrase-file")
         .arg(passphrase)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+        .kill_on_drop(true);
+    adjust(&mut server);
+    let mut server = server.spawn().unwrap();
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
     let line = lines.next_line().await.unwrap().unwrap();
     let address = line.strip_prefix("listening on ").unwrap().parse().unwrap();
@@ -201,10 +260,24 @@ pub async fn serve(data: &Path, passphrase: &Path) -> (Child, SocketAddr) {
     (server, address)
 }
 
-pub fn trusting(root: &Path) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+/// By which clock clients judge the server's certificate.
+#[derive(Debug)]
+struct ClientsClock(Clock);
+
+impl TimeProvider for ClientsClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.now().0)))
+    }
+}
+
+pub fn trusting(
+    root: &Path,
+    clock: Clock,
+) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(root).unwrap()).unwrap();
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_details(provider, Arc::new(ClientsClock(clock)))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)

@@ -204,7 +204,7 @@ impl Backend {
 
     fn run(&mut self, app: SharedApp) -> anyhow::Result<()> {
         let chains = chains(&app, &self.domain, self.now())?;
-        let (api, ingest) = (routes::api(Arc::clone(&app)), routes::ingest(Arc::clone(&app)));
+        let (api, ingest) = (routes::api(Arc::clone(&app)), routes::ingest(Arc::clone(&app), Router::new()));
         self.running = Some(Running { app, api, ingest, chains });
         self.generation += 1;
         self.believed.clear();
