@@ -216,6 +216,16 @@ impl Installation {
         lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
+    /// The device's identifier.
+    pub fn device_id(&self) -> &str {
+        &self.device
+    }
+
+    /// A part's process identifier, while it runs.
+    pub fn id(&self, part: Part) -> Option<u32> {
+        self.processes[part as usize].as_ref().map(Process::id)
+    }
+
     /// Whether every acknowledged event is stored and booked exactly once; an error says which is not.
     pub fn check_ledger(&self) -> anyhow::Result<String> {
         self.server(&["check"])
