@@ -10,7 +10,8 @@ use std::time::Duration;
 use aya::maps::MapError;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::time::{ClockId, clock_gettime};
-use toktra_engine::{Counters, FlowEvent, FlowId, Opened, Transport, Verdict};
+use toktra_engine::{Counters, Decide, FlowEvent, FlowId, Opened, Transport, Verdict};
+use toktra_protocol::local::Health;
 
 use crate::abi::{self, RawEvent, RawVerdict};
 use crate::people::{self, People};
@@ -24,9 +25,6 @@ const ENTRIES_AT_ONCE: usize = 1024;
 const ROUNDS_AT_ONCE: usize = 16;
 /// How long strictness holds in the kernel without being renewed.
 const STRICT_NS: u64 = 5_000_000_000;
-
-/// What the capture asks for each event.
-pub type Decide<'a> = dyn FnMut(FlowId, FlowEvent<'_>) -> Verdict + 'a;
 
 /// How the capture is doing. Counts since it was attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,6 +142,10 @@ impl Capture {
     /// Reads the counts of metered flows a last time, hands them to `decide` as their close, and
     /// detaches.
     pub fn detach(mut self, decide: &mut Decide<'_>) {
+        self.finish(decide);
+    }
+
+    fn finish(&mut self, decide: &mut Decide<'_>) {
         self.drain_mostly(decide);
         let metered = |known: &Known| known.verdict == Verdict::Meter;
         let ids: Vec<u64> =
@@ -389,6 +391,35 @@ impl Capture {
     }
 }
 
+impl toktra_engine::Capture for Capture {
+    fn drain(&mut self, decide: &mut Decide<'_>) {
+        Self::drain(self, decide);
+    }
+
+    fn refresh(&mut self, decide: &mut Decide<'_>) {
+        Self::refresh(self, decide);
+    }
+
+    fn set_verdict(&mut self, flow: FlowId, verdict: Verdict) {
+        Self::set_verdict(self, flow, verdict);
+    }
+
+    fn set_strict(&mut self, strict: bool) {
+        Self::set_strict(self, strict);
+    }
+
+    /// The programs go on; what they tell meanwhile the engine does not keep.
+    fn set_listening(&mut self, _: bool) {}
+
+    fn finish(&mut self, decide: &mut Decide<'_>) {
+        Self::finish(self, decide);
+    }
+
+    fn health(&self) -> Health {
+        health(self.degraded(), self.counts())
+    }
+}
+
 impl AsFd for Capture {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.programs.events.as_fd()
@@ -398,6 +429,29 @@ impl AsFd for Capture {
 impl std::fmt::Debug for Capture {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Capture").field("known", &self.known.len()).finish_non_exhaustive()
+    }
+}
+
+/// Put together from what the parts count. Counts only, never a name.
+fn health(degraded: &[String], counts: Counts) -> Health {
+    let mut degraded = degraded.to_vec();
+    if counts.sockets_left > 0 {
+        degraded.push(format!(
+            "{} blocked connections could not be ended at once; their applications waited",
+            counts.sockets_left
+        ));
+    }
+    if counts.table_full > 0 {
+        degraded
+            .push(format!("{} connections passed unseen: the table of flows was full", counts.table_full));
+    }
+    Health {
+        degraded,
+        flows_seen: counts.flows_seen,
+        flows_metered: counts.flows_metered,
+        flows_blocked: counts.flows_blocked,
+        hellos_lost: counts.events_lost,
+        ..Health::default()
     }
 }
 
@@ -413,4 +467,16 @@ fn shown(event: &RawEvent) -> u64 {
 fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_that_was_hit_is_told() {
+        let counts = Counts { events_lost: 1, table_full: 2, sockets_left: 3, ..Counts::default() };
+        let health = health(&["lost".to_owned()], counts);
+        assert_eq!((health.degraded.len(), health.hellos_lost), (3, 1));
+    }
 }

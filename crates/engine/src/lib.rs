@@ -37,6 +37,7 @@
 mod addresses;
 mod attempts;
 mod attributed;
+mod joint;
 mod labels;
 mod ledgers;
 mod nameless;
@@ -46,6 +47,7 @@ mod undecided;
 
 use std::net::SocketAddr;
 
+pub use joint::{Capture, Decide, Joint};
 pub use table::{Engine, Limits, LimitsHit};
 pub use toktra_meter::{Counters, Handshake};
 pub use toktra_policy::Policy;

@@ -78,6 +78,11 @@ impl Nameless {
         }
     }
 
+    /// Whether it is one of these flows.
+    pub(crate) fn knows(&self, flow: FlowId) -> bool {
+        self.flows.contains_key(&flow)
+    }
+
     /// It has ended.
     pub(crate) fn forget(&mut self, flow: FlowId) {
         self.flows.remove(&flow);

@@ -174,6 +174,16 @@ impl Engine {
         std::mem::take(&mut self.freed)
     }
 
+    /// Whether flows are needed, as of the last turn: not in privacy hours, unless a lock holds in them.
+    pub fn is_listening(&self) -> bool {
+        !self.privacy.lasts() || self.policy.lock.is_some()
+    }
+
+    /// Whether a flow that was ignored may yet be blocked, because its name could not be read.
+    pub fn is_nameless(&self, flow: FlowId) -> bool {
+        self.nameless.knows(flow)
+    }
+
     /// How often a limit was hit since the start.
     pub fn limits_hit(&self) -> LimitsHit {
         LimitsHit { records: self.ledgers.dropped_ever(), ..self.hit }

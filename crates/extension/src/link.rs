@@ -9,7 +9,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use rustix::event::PollFlags;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::io::FdFlags;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use toktra_peer::Program;
 use toktra_protocol::local::{self, Frames, FromExtension, Health, Seed, ToExtension};
 use toktra_protocol::personal::local::PersonalMode;
 
@@ -151,21 +153,25 @@ impl Link {
     }
 
     fn open(&self, now_ms: u64) -> io::Result<Connection> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        rustix::io::fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+        // Before it connects: where too many wait already, connecting would wait too.
+        rustix::io::ioctl_fionbio(&socket, true)?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(&self.peer.socket)?)?;
-        let user = rustix::net::sockopt::socket_peercred(&socket)?.uid.as_raw();
+        let stream = UnixStream::from(socket);
+        let user = toktra_peer::user(&stream)?;
         if !self.peer.users.contains(&user) {
             let text = format!("user {user} listens on the agent's socket; see --agent-user");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
+        toktra_peer::check(&stream, Program::Agent)?;
         let hello = FromExtension::Hello {
             version: local::VERSION,
             run: self.run,
             extension_version: env!("CARGO_PKG_VERSION").into(),
         };
         Ok(Connection {
-            stream: UnixStream::from(socket),
+            stream,
             frames: Frames::default(),
             unsent: encode(&hello)?,
             opened_at_ms: now_ms,

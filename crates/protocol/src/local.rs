@@ -19,10 +19,29 @@ use crate::{Block, Budget, Code, DeviceId, Event, EventBody, Lock, Minute, UnixS
 /// of version 1 knows no privacy hours and would record in them; one of version 2 knows no personal mode,
 /// and would give the organisation what is the user's own.
 pub const VERSION: u32 = 3;
+const MACOS: bool = cfg!(target_os = "macos");
 /// Largest frame, in bytes.
 pub const FRAME_LIMIT: usize = 256 * 1024;
 /// Directory of the sockets.
-pub const RUN_DIRECTORY: &str = "/run/toktra";
+pub const RUN_DIRECTORY: &str = if MACOS { "/var/run/toktra" } else { "/run/toktra" };
+/// Directory of what outlives a restart.
+pub const STATE_DIRECTORY: &str =
+    if MACOS { "/Library/Application Support/com.toktra.agent" } else { "/var/lib/toktra" };
+/// What a person does to start the agent.
+pub const START_AGENT: &str =
+    if MACOS { "sudo launchctl kickstart system/com.toktra.agent" } else { "systemctl start toktra-agent" };
+/// What a person does to start the extension.
+pub const START_EXTENSION: &str = if MACOS {
+    "/Applications/ToktraAgent.app/Contents/MacOS/ToktraAgent extension activate"
+} else {
+    "systemctl start toktra-extension"
+};
+/// What a person does to have the extension of this release run in place of another.
+pub const REPLACE_EXTENSION: &str = if MACOS {
+    "this Mac replaces it after its next sleep or restart, or now with ToktraAgent extension activate"
+} else {
+    "systemctl restart toktra-extension"
+};
 /// The extension's socket, readable by root and the agent's account.
 pub const EXTENSION_SOCKET: &str = "extension.sock";
 /// The command line's socket, open to every local user; peers' uids decide what they may ask.
@@ -156,6 +175,9 @@ pub struct Seed {
     /// The highest personal record of this run that is sealed and on disk.
     #[serde(default)]
     pub personal_acknowledged: u64,
+    /// Remote ports to watch beside 443. On Linux the extension's own command line says.
+    #[serde(default)]
+    pub ports: Vec<u16>,
 }
 
 /// What a command line asks of the agent.
@@ -307,6 +329,16 @@ pub struct Status {
     /// Personal mode, as far as it is to be told to who asks; `None` where there is nothing to tell.
     #[serde(default)]
     pub personal: Option<PersonalStatus>,
+    /// Version of the extension that is connected, or was refused because it is not of the agent's release.
+    #[serde(default)]
+    pub extension_version: Option<String>,
+}
+
+impl Status {
+    /// Whether the extension is of another release than the agent.
+    pub fn has_other_extension(&self) -> bool {
+        self.extension_version.as_ref().is_some_and(|version| *version != self.agent_version)
+    }
 }
 
 /// Where the device's identity stands.
