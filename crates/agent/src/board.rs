@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use toktra_identity::Credential;
-use toktra_policy::hours::{Place, Window};
+use toktra_policy::hours::Place;
 use toktra_protocol::local::{Health, Identity, IdentityPhase, Seed, Status, VERSION};
 use toktra_protocol::personal::local::PersonalMode;
 use toktra_protocol::{Block, Code, Lock, ToktraDomain, UnixSeconds};
@@ -19,14 +19,15 @@ use toktra_spool::Spent;
 pub use crate::budget::Policy;
 use crate::budget::{InForce, Moment};
 use crate::clock::{BackendTime, Clock};
+use crate::config::Config;
 use crate::dial::Host;
 use crate::exemption::ExemptionAsk;
 use crate::personal::{Offer, Personal};
 use crate::privacy::{self, Schedule, SetError, Told};
 use crate::records::Sent;
 use crate::spooler::{Counts, Spooler};
-pub use words::{CAP_OPENED, NOT_ENROLLED, describe, expiry, in_force};
-use words::{ill, own_hosts, put_down, skew, unenrolled};
+pub use words::{CAP_OPENED, NOT_ENROLLED, describe, expiry, in_force, misconfigured};
+use words::{extension, ill, own_hosts, put_down, skew, unenrolled, unsigned};
 
 /// What is in force is looked at this often, though nothing is heard.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -55,6 +56,8 @@ struct Facts {
     directive_error: Option<String>,
     spool_error: Option<String>,
     connections: usize,
+    extension_version: Option<String>,
+    blind: bool,
     health: Option<Health>,
     counts: Option<watch::Receiver<Counts>>,
     flush: Option<mpsc::Sender<FlushAsk>>,
@@ -76,6 +79,17 @@ pub struct Restraint {
     pub privacy: Told,
     /// Whose use goes to a ledger of their own.
     pub personal: Option<PersonalMode>,
+    /// Remote ports to watch beside 443, as configured.
+    pub ports: Vec<u16>,
+}
+
+/// What the administrator has configured, as far as it is in force at once.
+#[derive(Debug, Default)]
+struct Configured {
+    domain: Option<ToktraDomain>,
+    ports: Vec<u16>,
+    /// Why what is configured now is not in force.
+    error: Option<String>,
 }
 
 /// Where the identity stands, by the backend's time. Outlives sessions.
@@ -94,7 +108,7 @@ pub struct Board {
     pub clock: Clock,
     /// The backend's, as far as it is known.
     pub time: Arc<BackendTime>,
-    configured: Option<ToktraDomain>,
+    configured: Mutex<Configured>,
     facts: Mutex<Facts>,
     identity: Mutex<Standing>,
     accepted: Notify,
@@ -116,7 +130,7 @@ impl Board {
         Self {
             clock,
             time: Arc::new(BackendTime::new(clock)),
-            configured,
+            configured: Mutex::new(Configured { domain: configured, ..Configured::default() }),
             facts: Mutex::default(),
             identity: Mutex::default(),
             accepted: Notify::new(),
@@ -132,6 +146,26 @@ impl Board {
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn configured(&self) -> MutexGuard<'_, Configured> {
+        self.configured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is configured has changed.
+    pub fn configure(&self, config: &Config) {
+        *self.configured() =
+            Configured { domain: config.domain.clone(), ports: config.ports.clone(), error: None };
+        // A configuration is checked where it is read.
+        self.privacy.administer(config.privacy_hours().map_err(drop));
+        self.settle();
+    }
+
+    /// What is configured cannot be used, for this reason; what was in force before goes on.
+    pub fn set_config_error(&self, error: String) {
+        self.configured().error = Some(error);
+        self.privacy.administer(Err(()));
+        self.settle();
     }
 
     /// The device is enrolled as this, and the session has begun.
@@ -223,6 +257,23 @@ impl Board {
         }
     }
 
+    /// An extension has said its version, connected or about to be refused.
+    pub fn set_extension_version(&self, version: String) {
+        self.facts().extension_version = Some(version);
+    }
+
+    /// Whether the extension does not see connections that there are.
+    pub fn set_blind(&self, blind: bool) {
+        self.facts().blind = blind;
+    }
+
+    /// Connections that the extension has seen; `None` where it sees none because it should not.
+    pub fn flows_seen(&self) -> Option<u64> {
+        let inside = self.privacy().inside;
+        let facts = self.facts();
+        facts.health.as_ref().filter(|_| facts.connections > 0 && !inside).map(|health| health.flows_seen)
+    }
+
     /// How the capture is doing.
     pub fn set_health(&self, health: Health) {
         self.facts().health = Some(health);
@@ -250,9 +301,9 @@ impl Board {
         self.restraint.subscribe()
     }
 
-    /// Takes up the administrator's privacy hours and those that the user has set before.
-    pub fn open_privacy(&self, administrator: Option<Window>, state: &Path) {
-        self.privacy.open(administrator, state);
+    /// Takes up the privacy hours that the user has set before.
+    pub fn open_privacy(&self, state: &Path) {
+        self.privacy.open(state);
         self.settle();
     }
 
@@ -360,6 +411,7 @@ impl Board {
                 block_until: found.block_until,
                 privacy: self.privacy.told(),
                 personal: self.personal.told(&self.offer()),
+                ports: self.configured().ports.clone(),
             };
             let changed = *restraint != new;
             *restraint = new;
@@ -410,7 +462,7 @@ impl Board {
 
     /// What an extension must know.
     pub fn seed(&self, acknowledged: u64, personal_acknowledged: u64) -> Seed {
-        let Restraint { lock, block, block_until, privacy, personal } = self.restraint.borrow().clone();
+        let Restraint { lock, block, block_until, privacy, personal, ports } = self.restraint.borrow().clone();
         let facts = self.facts();
         let domain = facts.credential.as_ref().map(|credential| &credential.enrolled().domain);
         Seed {
@@ -424,6 +476,7 @@ impl Board {
             privacy_unreadable: privacy.unreadable,
             personal,
             personal_acknowledged,
+            ports,
         }
     }
 
@@ -434,8 +487,13 @@ impl Board {
         let standing = *self.identity();
         let ahead_s = self.time.ahead_s();
         let personal = self.personal.status(uid, &self.offer());
+        let (configured, config_error) = {
+            let configured = self.configured();
+            (configured.domain.clone(), configured.error.clone())
+        };
         let facts = self.facts();
-        let mut degraded = facts.degraded(now, self.configured.as_ref(), &standing);
+        let mut degraded: Vec<String> = config_error.iter().map(|error| misconfigured(error)).collect();
+        degraded.extend(facts.degraded(now, configured.as_ref(), &standing));
         degraded.extend(skew(ahead_s));
         let privacy = self.privacy.describe(self.clock.now());
         degraded.extend(privacy.unreadable.as_ref().map(|error| {
@@ -448,7 +506,7 @@ impl Board {
             refused: standing.refused,
             clock_ahead_s: ahead_s,
         };
-        describe(&mut status, facts.credential.as_ref(), self.configured.as_ref());
+        describe(&mut status, facts.credential.as_ref(), configured.as_ref());
         let counts = facts.counts.as_ref().map(|counts| *counts.borrow()).unwrap_or_default();
         status.last_flush = facts.last_flush;
         status.last_error = match &facts.uplink {
@@ -459,6 +517,7 @@ impl Board {
         status.acknowledged = counts.acknowledged;
         status.events_dropped = counts.dropped;
         status.extension_connected = facts.connections > 0;
+        status.extension_version.clone_from(&facts.extension_version);
         status.health = facts.health.clone();
         status.privacy = Some(privacy);
         status.personal = Some(personal);
@@ -481,9 +540,9 @@ impl Facts {
             (None, None) => say(unenrolled(standing)),
             (None, Some(credential)) => {
                 ill(standing).into_iter().for_each(&mut say);
-                if self.connections == 0 {
-                    say("the extension is not connected, nothing is metered: systemctl start toktra-extension".to_owned());
-                }
+                let version = self.extension_version.as_deref();
+                extension(self.connections > 0, version, self.blind).into_iter().for_each(&mut say);
+                unsigned().into_iter().for_each(&mut say);
                 expiry(credential, now).into_iter().for_each(&mut say);
                 let enrolled = &credential.enrolled().domain;
                 if let Some(other) = configured.filter(|&configured| configured != enrolled) {

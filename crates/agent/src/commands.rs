@@ -2,7 +2,9 @@
 
 mod budget;
 mod documents;
-mod enroll;
+pub(crate) mod enroll;
+#[cfg(target_os = "macos")]
+pub(crate) mod extension;
 mod personal;
 mod privacy;
 mod records;
@@ -19,11 +21,11 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use toktra_identity::{DeviceStore, Store as _};
 use toktra_protocol::SignedDirective;
-use toktra_protocol::local::{self, Answer, Ask, CONTROL_SOCKET, Frames, Status};
+use toktra_protocol::local::{self, Answer, Ask, CONTROL_SOCKET, Frames, START_AGENT, Status};
 
 use crate::board::{self, Policy};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{Config, Source};
 use crate::daemon::{self, Places};
 use crate::{life, menu, report};
 
@@ -50,20 +52,21 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(70);
 /// Toktra's agent: identity, spool, uplink.
 #[derive(Debug, Parser)]
 #[command(name = "toktra-agent", version, about)]
+#[cfg_attr(not(target_os = "macos"), command(subcommand_required = true, arg_required_else_help = true))]
 pub struct CommandLine {
     #[command(flatten)]
     places: PlaceOptions,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Args)]
 struct PlaceOptions {
-    /// Configuration file.
-    #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
+    /// Configuration file [default: /etc/toktra/agent.toml; on macOS the preferences com.toktra.agent].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Directory of credential, directive and spool.
-    #[arg(long, global = true, value_name = "DIRECTORY", default_value = "/var/lib/toktra")]
+    #[arg(long, global = true, value_name = "DIRECTORY", default_value = local::STATE_DIRECTORY)]
     state_dir: PathBuf,
     /// Directory of the local sockets.
     #[arg(long, global = true, value_name = "DIRECTORY", default_value = local::RUN_DIRECTORY)]
@@ -95,8 +98,11 @@ enum Command {
     Records(records::Records),
     /// Show personal mode, use it, and see your own records.
     Personal(personal::Personal),
-    /// Show the menu and notifications in this desktop session.
+    /// Show the menu and notifications in this desktop session. On macOS also without a command.
     Menu,
+    /// The system extension: what is active, and putting this version in force, or away.
+    #[cfg(target_os = "macos")]
+    Extension(extension::Extension),
     /// Print a shell's completions.
     Completions {
         /// The shell.
@@ -114,8 +120,10 @@ impl CommandLine {
     /// Does what was asked.
     pub fn run(self) -> ExitCode {
         let PlaceOptions { config, state_dir, run_dir, seat } = self.places;
+        let config = config.map_or_else(Source::default, Source::File);
         let places = Places { config, state: state_dir, run: run_dir, seat };
-        let done = match self.command {
+        // An app that is opened shows its menu.
+        let done = match self.command.unwrap_or(Command::Menu) {
             Command::Enroll(options) => enroll::enroll(&places, options),
             Command::Run => run(&places),
             Command::Status { json } => status(&places, json),
@@ -125,6 +133,8 @@ impl CommandLine {
             Command::Records(options) => records::records(&places, &options),
             Command::Personal(options) => personal::personal(&places, options),
             Command::Menu => show_menu(&places),
+            #[cfg(target_os = "macos")]
+            Command::Extension(options) => extension::extension(&places, options),
             Command::Completions { shell } => Ok(documents::completions(shell)),
             Command::Man { directory } => documents::manual(&directory),
         };
@@ -144,12 +154,12 @@ fn run(places: &Places) -> anyhow::Result<u8> {
 }
 
 fn show_menu(places: &Places) -> anyhow::Result<u8> {
-    runtime()?.block_on(menu::run(places.run.join(CONTROL_SOCKET), Clock::System))?;
+    menu::run(places.run.join(CONTROL_SOCKET), Clock::System)?;
     Ok(0)
 }
 
 /// One thread is enough, and the smallest.
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
 
@@ -183,9 +193,9 @@ fn known(places: &Places) -> anyhow::Result<(Status, u8)> {
 /// What the disk tells while the daemon is not running.
 fn status_at_rest(places: &Places) -> Status {
     let now = Clock::System.now();
-    let mut degraded = vec!["the agent is not running: systemctl start toktra-agent".to_owned()];
-    let config = Config::read(&places.config).unwrap_or_else(|error| {
-        degraded.push(format!("{error:#}"));
+    let mut degraded = vec![format!("the agent is not running: {START_AGENT}")];
+    let config = places.config.read().unwrap_or_else(|error| {
+        degraded.push(board::misconfigured(&format!("{error:#}")));
         Config::default()
     });
     let store = DeviceStore::new(&places.state);
@@ -243,16 +253,18 @@ fn flush(places: &Places) -> anyhow::Result<u8> {
             Ok(FAILED)
         }
         Err(error) => {
-            complain(format_args!(
-                "The agent does not answer ({error:#}). Start it: systemctl start toktra-agent"
-            ));
+            complain(format_args!("The agent does not answer ({error:#}). Start it: {START_AGENT}"));
             Ok(NOT_RUNNING)
         }
     }
 }
 
 fn ask(places: &Places, ask: &Ask) -> anyhow::Result<Answer> {
-    let mut stream = connect(&places.run.join(CONTROL_SOCKET))?;
+    ask_at(&places.run.join(CONTROL_SOCKET), ask)
+}
+
+fn ask_at(socket: &Path, ask: &Ask) -> anyhow::Result<Answer> {
+    let mut stream = connect(socket)?;
     stream.write_all(&local::encode(ask)?)?;
     let mut frames = Frames::default();
     let mut buffer = vec![0; 16 * 1024];

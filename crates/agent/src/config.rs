@@ -1,5 +1,6 @@
-//! `/etc/toktra/agent.toml`: read whole, unknown keys refused. The enrolment token is taken
-//! out of it once it was used.
+//! What an administrator configures: on Linux `/etc/toktra/agent.toml`, read whole, unknown keys refused, and
+//! the enrolment token taken out of it once it was used; on macOS the preferences `com.toktra.agent`, where
+//! what a profile forces wins.
 
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::MetadataExt;
@@ -7,18 +8,28 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
+use toktra_mac::preferences::Preferences;
 use toktra_protocol::ToktraDomain;
 use toktra_protocol::privacy::Window;
 use zeroize::Zeroizing;
 
-/// Where the configuration is unless told otherwise.
+/// Where the configuration is on Linux unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/toktra/agent.toml";
 /// Largest configuration file, in bytes.
 const LIMIT: u64 = 64 * 1024;
 const MIB: u64 = 1024 * 1024;
 
+/// Where the configuration is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In this file.
+    File(PathBuf),
+    /// In the system's preferences, of macOS.
+    Preferences,
+}
+
 /// What an administrator configures.
-#[derive(Clone, Default, Deserialize)]
+#[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The backend's domain.
@@ -35,12 +46,67 @@ pub struct Config {
     pub privacy_hours_end: Option<String>,
     /// On which days they begin, as `mon-fri`; on every day unless given.
     pub privacy_hours_days: Option<String>,
+    /// Remote ports to watch beside 443. On Linux the extension's own command line says.
+    #[serde(skip)]
+    pub ports: Vec<u16>,
+    /// A profile forces some of it, and so brings the content filter too.
+    #[serde(skip)]
+    pub managed: bool,
 }
 
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config").field("domain", &self.domain).field("ca", &self.ca).finish_non_exhaustive()
     }
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        if cfg!(target_os = "macos") { Self::Preferences } else { Self::File(DEFAULT_PATH.into()) }
+    }
+}
+
+impl Source {
+    /// What is configured now.
+    pub fn read(&self) -> anyhow::Result<Config> {
+        match self {
+            Self::File(path) => Config::read(path),
+            Self::Preferences => Config::from_preferences(&preferences()),
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Preferences => write!(f, "the preferences {}", toktra_mac::preferences::DOMAIN),
+        }
+    }
+}
+
+/// The keys that are read.
+#[cfg(target_os = "macos")]
+const KEYS: [&str; 8] = [
+    "ToktraDomain",
+    "ToktraToken",
+    "CertificateAuthority",
+    "SpoolLimitMiB",
+    "PrivacyHoursStart",
+    "PrivacyHoursEnd",
+    "PrivacyHoursDays",
+    "Ports",
+];
+
+#[cfg(target_os = "macos")]
+fn preferences() -> Preferences {
+    toktra_mac::read(&KEYS)
+}
+
+/// No other system has them.
+#[cfg(not(target_os = "macos"))]
+fn preferences() -> Preferences {
+    Preferences::default()
 }
 
 impl Config {
@@ -56,11 +122,41 @@ impl Config {
             let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
             anyhow::anyhow!("line {line}: {}", error.message())
         })?;
-        if config.spool_limit_mib.is_some_and(|limit| !(8..=4096).contains(&limit)) {
-            bail!("`spool_limit_mib` must lie between 8 and 4096");
+        config.checked()
+    }
+
+    /// Out of preferences: `ToktraDomain` and the keys beside it (`docs/macos.md`).
+    pub fn from_preferences(preferences: &Preferences) -> anyhow::Result<Self> {
+        let text = |key| preferences.text(key).map(|text| text.map(str::to_owned));
+        let domain = text("ToktraDomain")?.map(|domain| {
+            domain.parse().with_context(|| format!("the preference `ToktraDomain` (`{domain}`) is no domain"))
+        });
+        let port = |port: i64| {
+            u16::try_from(port).ok().filter(|&port| port > 0).with_context(|| {
+                format!("the preference `Ports` holds {port}, which is no port: they lie between 1 and 65535")
+            })
+        };
+        let limit = preferences.whole("SpoolLimitMiB")?;
+        let config = Self {
+            domain: domain.transpose()?,
+            token: text("ToktraToken")?,
+            ca: text("CertificateAuthority")?.map(PathBuf::from),
+            spool_limit_mib: limit.map(|limit| u64::try_from(limit).unwrap_or(0)),
+            privacy_hours_start: text("PrivacyHoursStart")?,
+            privacy_hours_end: text("PrivacyHoursEnd")?,
+            privacy_hours_days: text("PrivacyHoursDays")?,
+            ports: preferences.wholes("Ports")?.into_iter().map(port).collect::<anyhow::Result<_>>()?,
+            managed: preferences.are_managed(),
+        };
+        config.checked()
+    }
+
+    fn checked(self) -> anyhow::Result<Self> {
+        if self.spool_limit_mib.is_some_and(|limit| !(8..=4096).contains(&limit)) {
+            bail!("`spool_limit_mib` (`SpoolLimitMiB`) must lie between 8 and 4096");
         }
-        config.privacy_hours()?;
-        Ok(config)
+        self.privacy_hours()?;
+        Ok(self)
     }
 
     /// The administrator's privacy hours.
@@ -163,6 +259,47 @@ mod tests {
         assert!(Config::parse("domian = \"a.b\"").is_err());
         assert!(Config::parse("domain = \"https://a.b\"").is_err());
         assert!(Config::parse("spool_limit_mib = 1").is_err());
+    }
+
+    #[test]
+    fn preferences_are_the_same_configuration_and_their_mistakes_are_named_without_the_token() {
+        use toktra_mac::preferences::{Preference, Value};
+        let read = |set: &[(&str, Value)]| {
+            let set = set.iter().map(|(key, value)| {
+                ((*key).to_owned(), Preference { value: value.clone(), forced: *key == "ToktraDomain" })
+            });
+            Config::from_preferences(&Preferences::new(set))
+        };
+        let text = |text: &str| Value::Text(text.into());
+        let config = read(&[
+            ("ToktraDomain", text("Acme.example")),
+            ("ToktraToken", text("secret")),
+            ("PrivacyHoursStart", text("18:00")),
+            ("PrivacyHoursEnd", text("09:00")),
+            ("SpoolLimitMiB", Value::Whole(64)),
+            ("Ports", Value::List(vec![Value::Whole(8443)])),
+        ])
+        .unwrap();
+        assert_eq!(config.domain.as_ref().unwrap().to_string(), "acme.example");
+        assert_eq!(
+            (config.token.as_deref(), &config.ports[..], config.managed),
+            (Some("secret"), &[8443][..], true)
+        );
+        assert_eq!(config.privacy_hours().unwrap().unwrap().to_string(), "18:00-09:00");
+        assert!(read(&[]).unwrap() == Config::default());
+        for (set, said) in [
+            (vec![("ToktraDomain", text("https://acme.example"))], "`ToktraDomain`"),
+            (vec![("ToktraDomain", Value::Whole(1))], "`ToktraDomain` is not a string"),
+            (vec![("PrivacyHoursStart", text("18:00"))], "both"),
+            (vec![("PrivacyHoursStart", text("6pm")), ("PrivacyHoursEnd", text("09:00"))], "HH:MM"),
+            (vec![("SpoolLimitMiB", Value::Whole(-1))], "between 8 and 4096"),
+            (vec![("Ports", Value::List(vec![Value::Whole(70_000)]))], "70000"),
+            (vec![("Ports", text("8443"))], "array"),
+        ] {
+            let set = [&set[..], &[("ToktraToken", text("secret"))]].concat();
+            let error = format!("{:#}", read(&set).unwrap_err());
+            assert!(error.contains(said) && !error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

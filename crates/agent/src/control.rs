@@ -46,7 +46,7 @@ pub fn bind(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
 /// Whether a peer is root or the agent's own account.
 pub fn is_trusted(stream: &UnixStream) -> bool {
     let me = rustix::process::geteuid().as_raw();
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == me)
+    toktra_peer::user(stream).is_ok_and(|user| user == 0 || user == me)
 }
 
 fn uid(stream: &UnixStream) -> Option<u32> {

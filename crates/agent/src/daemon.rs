@@ -3,8 +3,8 @@
 //! not enrolled, or whose credential cannot be read, is told so by `status`; the daemon
 //! begins as soon as that changes.
 
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,20 +15,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use toktra_identity::{Credential, DeviceStore};
+use toktra_identity::{Credential, DeviceStore, Store as _};
 use toktra_protocol::local::{CONTROL_SOCKET, EXTENSION_SOCKET};
 use toktra_spool::Owner;
 
 use crate::board::Board;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::commands::enroll;
+use crate::config::{Config, Source};
 use crate::dial::Host;
 use crate::directives::Follower;
 use crate::life::Keeper;
 use crate::spooler::Spooler;
 use crate::tls::Tls;
 use crate::uplink::Sender;
-use crate::{control, exemption, extension, personal};
+use crate::{control, exemption, extension, personal, selftest, settings};
 
 /// How long a configured token is left alone before enrolment is tried again.
 const ENROL_PAUSE: Duration = Duration::from_secs(2 * 60);
@@ -40,8 +41,8 @@ const SESSION_PAUSE: Duration = Duration::from_secs(10);
 /// Where things are.
 #[derive(Clone, Debug)]
 pub struct Places {
-    /// The configuration file.
-    pub config: PathBuf,
+    /// The configuration.
+    pub config: Source,
     /// Credential, directive and spool.
     pub state: PathBuf,
     /// Sockets.
@@ -52,26 +53,52 @@ pub struct Places {
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(places: &Places, clock: Clock) -> anyhow::Result<()> {
-    let config = Config::read(&places.config)?;
-    std::fs::create_dir_all(&places.run)
-        .with_context(|| format!("cannot create {}", places.run.display()))?;
+    make_run_directory(&places.run)?;
     let _lock = lock(&places.run)?;
-    let mut board = Board::new(clock, config.domain.clone());
+    let mut board = Board::new(clock, None);
     board.seat.clone_from(&places.seat);
     let board = Arc::new(board);
-    board.open_privacy(config.privacy_hours()?, &places.state);
+    let config = settings::take_up(&places.config, &board);
+    board.open_privacy(&places.state);
     board.personal.open(&places.state);
     let listener = control::bind(&places.run.join(CONTROL_SOCKET), 0o666)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(control::serve(listener, Arc::clone(&board)));
+    let config = watch::Sender::new(config);
+    let configured = config.subscribe();
+    tasks.spawn(settings::follow(places.config.clone(), Arc::clone(&board), config));
     tracing::info!(version = crate::VERSION, "The agent is running.");
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // On macOS `newsyslog` sends this when it has put the log aside, and launchd starts the agent on a new one.
+    let mut hangup = signal(SignalKind::hangup())?;
+    note_process();
     tokio::select! {
-        error = sessions(places, &config, &board) => return Err(error),
+        error = sessions(places, configured, &board) => return Err(error),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        _ = hangup.recv() => {}
     }
     tracing::info!("The agent stops; what waits stays on disk.");
+    Ok(())
+}
+
+/// Where `newsyslog` finds the process. Without it the log grows until the agent is started anew.
+fn note_process() {
+    const FILE: &str = "/var/run/com.toktra.agent.pid";
+    if cfg!(target_os = "macos")
+        && let Err(error) = std::fs::write(FILE, format!("{}\n", std::process::id()))
+    {
+        tracing::warn!(%error, "{FILE} cannot be written; the log is not rotated.");
+    }
+}
+
+/// Open to every user, whatever the process's mask: they may ask for the status.
+fn make_run_directory(run: &Path) -> anyhow::Result<()> {
+    let failed = || format!("cannot create {}", run.display());
+    if !run.is_dir() {
+        std::fs::create_dir_all(run).with_context(failed)?;
+        std::fs::set_permissions(run, Permissions::from_mode(0o755)).with_context(failed)?;
+    }
     Ok(())
 }
 
@@ -86,13 +113,26 @@ fn lock(run: &Path) -> anyhow::Result<File> {
 }
 
 /// Ends only where the service manager must begin anew.
-async fn sessions(places: &Places, config: &Config, board: &Arc<Board>) -> anyhow::Error {
+async fn sessions(
+    places: &Places,
+    mut configured: watch::Receiver<Config>,
+    board: &Arc<Board>,
+) -> anyhow::Error {
     let store = Arc::new(DeviceStore::new(&places.state));
     let mut keeper = Keeper::new(Arc::clone(&store), Arc::clone(board));
+    let mut asked_with = None;
     loop {
+        let config = configured.borrow_and_update().clone();
+        if places.config == Source::Preferences && config.token.is_some() && config.token != asked_with {
+            // Here the daemon itself may; a token that the backend refused is not tried again.
+            asked_with.clone_from(&config.token);
+            if let Err(error) = enroll_if_needed(&store, config.clone()) {
+                tracing::error!("The configured token cannot be used: {error:#}");
+            }
+        }
         match keeper.look() {
             Ok(Some(credential)) => {
-                if let Err(error) = session(places, config, board, &store, credential, &mut keeper).await {
+                if let Err(error) = session(places, &config, board, &store, credential, &mut keeper).await {
                     tracing::error!("The session ended: {error:#}");
                     board.end(Some(format!("{error:#}")));
                     sleep(SESSION_PAUSE).await;
@@ -103,8 +143,13 @@ async fn sessions(places: &Places, config: &Config, board: &Arc<Board>) -> anyho
                     tracing::warn!("{}", crate::board::NOT_ENROLLED);
                 }
                 board.end(None);
-                if config.token.is_none() || keeper.has_applied() {
-                    keeper.keep(None).await;
+                let may_apply = places.config == Source::Preferences;
+                if config.token.is_none() || keeper.has_applied() || may_apply {
+                    tokio::select! {
+                        () = keeper.keep(None) => {}
+                        // It may name a token now.
+                        _ = configured.changed() => {}
+                    }
                 } else if timeout(ENROL_PAUSE, keeper.keep(None)).await.is_err() {
                     // Only root may take the token; the unit does so before the daemon starts.
                     return anyhow::anyhow!(
@@ -119,6 +164,13 @@ async fn sessions(places: &Places, config: &Config, board: &Arc<Board>) -> anyho
             }
         }
     }
+}
+
+fn enroll_if_needed(store: &DeviceStore, config: Config) -> anyhow::Result<()> {
+    if store.credential()?.is_none() && store.application()?.is_none() {
+        enroll::apply(store, config)?;
+    }
+    Ok(())
 }
 
 /// Sends, follows and listens for as long as the device stays enrolled as it is.
@@ -149,6 +201,12 @@ async fn session(
     tasks.spawn(exemption::pass_on(host(), Arc::clone(board)));
     tasks.spawn(Arc::clone(board).count_spent(spooler.clone()));
     tasks.spawn(Arc::clone(board).watch_time());
+    tasks.spawn(selftest::run(
+        enrolled.domain.clone(),
+        tls.subscribe(),
+        config.ports.clone(),
+        Arc::clone(board),
+    ));
     tasks.spawn(extension::serve(listener, spooler, Arc::clone(board), enrolled.enrolled_at.minute()));
     keeper.keep(Some(&tls)).await;
     tracing::info!("The credential has changed.");

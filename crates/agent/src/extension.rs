@@ -5,6 +5,7 @@
 //! has [`HELLO_TIMEOUT`]; records are stored in groups of at most [`GROUP`], and nothing
 //! more is read meanwhile. A peer that misbehaves is dropped, and only it.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
+use toktra_peer::Program;
 use toktra_protocol::event::Dropped;
 use toktra_protocol::local::{self, Frames, FromExtension, Record, ToExtension};
 use toktra_protocol::personal::local::PersonalRecord;
@@ -46,10 +48,15 @@ pub async fn serve(listener: UnixListener, spooler: Spooler, board: Arc<Board>, 
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, _)) if connections.len() < CONNECTIONS && is_trusted(&stream) => {
-                connections.spawn(talk(stream, spooler.clone(), Arc::clone(&board), enrolled));
-            }
-            Ok(_) => tracing::warn!("A connection to the extension's socket was refused."),
+            Ok((stream, _)) if connections.len() < CONNECTIONS => match may_speak(&stream) {
+                Ok(()) => {
+                    connections.spawn(talk(stream, spooler.clone(), Arc::clone(&board), enrolled));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "A connection to the extension's socket was refused.");
+                }
+            },
+            Ok(_) => tracing::warn!("Too many connections to the extension's socket at once."),
             Err(error) => {
                 tracing::warn!(%error, "The extension's socket failed.");
                 sleep(FULL_DISK_PAUSE).await;
@@ -58,12 +65,18 @@ pub async fn serve(listener: UnixListener, spooler: Spooler, board: Arc<Board>, 
     }
 }
 
+/// An account that may be the extension's, and on macOS its signature.
+fn may_speak(stream: &UnixStream) -> std::io::Result<()> {
+    if !is_trusted(stream) {
+        return Err(std::io::Error::new(ErrorKind::PermissionDenied, "the peer is another account's"));
+    }
+    toktra_peer::check(stream, Program::Extension)
+}
+
 async fn talk(stream: UnixStream, spooler: Spooler, board: Arc<Board>, enrolled: Minute) {
-    let present = Present::new(Arc::clone(&board));
     if let Err(error) = Peer::new(stream, spooler, board, enrolled).run().await {
         tracing::warn!("The extension's connection was closed: {error:#}");
     }
-    drop(present);
 }
 
 /// Counts a connection for as long as it lives.
@@ -97,7 +110,8 @@ impl Peer {
 
     async fn run(mut self) -> anyhow::Result<()> {
         let hello = timeout(HELLO_TIMEOUT, self.hello()).await.context("it said no hello in time")?;
-        let Some((version, run)) = hello? else { return Ok(()) };
+        let Some((version, run, of)) = hello? else { return Ok(()) };
+        self.board.set_extension_version(of);
         let mut restraint = self.board.restraint();
         restraint.borrow_and_update();
         self.seed(run).await?;
@@ -107,6 +121,7 @@ impl Peer {
                 local::VERSION
             );
         }
+        let _present = Present::new(Arc::clone(&self.board));
         tracing::info!(%run, "The extension is connected.");
         let mut buffer = vec![0; 16 * 1024];
         loop {
@@ -125,11 +140,14 @@ impl Peer {
         }
     }
 
-    async fn hello(&mut self) -> anyhow::Result<Option<(u32, Uuid)>> {
+    /// Version of its messages, its run, and its own version.
+    async fn hello(&mut self) -> anyhow::Result<Option<(u32, Uuid, String)>> {
         let mut buffer = vec![0; 4096];
         loop {
             match self.frames.take()? {
-                Some(FromExtension::Hello { version, run, .. }) => return Ok(Some((version, run))),
+                Some(FromExtension::Hello { version, run, extension_version }) => {
+                    return Ok(Some((version, run, extension_version)));
+                }
                 Some(_) => bail!("its first message was no hello"),
                 None => {}
             }

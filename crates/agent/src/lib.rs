@@ -29,6 +29,8 @@ pub mod personal;
 pub mod privacy;
 pub mod records;
 pub mod report;
+pub mod selftest;
+pub mod settings;
 pub mod spooler;
 pub mod tls;
 pub mod uplink;

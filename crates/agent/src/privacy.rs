@@ -21,8 +21,8 @@ use toktra_protocol::privacy::{PrivacyHours, Source, SourcedWindow, WindowError}
 pub const FILE: &str = "privacy";
 /// Far more than the most windows take, in bytes.
 const LIMIT: u64 = 16 * 1024;
-/// Where `systemd-logind` and `elogind` say who sits at the machine: what `sd_seat_get_active` reads.
-pub const SEAT: &str = "/run/systemd/seats/seat0";
+/// What tells who sits at the machine.
+pub const SEAT: &str = toktra_peer::SEAT;
 
 /// Why windows were not set. In words for the user.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,10 @@ pub struct Schedule {
 struct Known {
     file: Option<PathBuf>,
     administrator: Option<Window>,
+    /// It was read at least once.
+    administered: bool,
+    /// What is configured cannot be read, and never could.
+    unknown: bool,
     own: Vec<Window>,
     unreadable: Option<String>,
 }
@@ -67,8 +71,23 @@ pub struct Told {
 }
 
 impl Schedule {
-    /// Takes up the administrator's window and what is kept in the state directory.
-    pub fn open(&self, administrator: Option<Window>, state: &Path) {
+    /// Takes up the administrator's window, or that it cannot be read: then the former stays, and where there
+    /// was none nothing is recorded.
+    pub fn administer(&self, window: Result<Option<Window>, ()>) {
+        match window {
+            Ok(window) => {
+                let mut known = self.known();
+                (known.administrator, known.administered, known.unknown) = (window, true, false);
+            }
+            Err(()) => {
+                let mut known = self.known();
+                known.unknown = !known.administered;
+            }
+        }
+    }
+
+    /// Takes up what is kept in the state directory.
+    pub fn open(&self, state: &Path) {
         let file = state.join(FILE);
         let (own, unreadable) = match read(&file) {
             Ok(own) => (own, None),
@@ -77,7 +96,8 @@ impl Schedule {
                 (Vec::new(), Some(error))
             }
         };
-        *self.known() = Known { file: Some(file), administrator, own, unreadable };
+        let mut known = self.known();
+        (known.file, known.own, known.unreadable) = (Some(file), own, unreadable);
     }
 
     /// Puts windows in place of the user's own.
@@ -94,7 +114,7 @@ impl Schedule {
     pub fn told(&self) -> Told {
         let known = self.known();
         let windows = known.administrator.iter().chain(&known.own).copied().collect();
-        Told { windows, unreadable: known.unreadable.is_some() }
+        Told { windows, unreadable: known.unreadable.is_some() || known.unknown }
     }
 
     /// Where a moment lies, in the machine's zone.
@@ -135,13 +155,9 @@ pub fn may_set(uid: u32, seat: &Path) -> bool {
     uid == 0 || sits_here(uid, seat)
 }
 
-/// Whether an account is that of who sits at the machine, by what the login manager says in this file.
+/// Whether an account is that of who sits at the machine, by what the system says there.
 pub fn sits_here(uid: u32, seat: &Path) -> bool {
-    std::fs::read_to_string(seat).is_ok_and(|seat| active_user(&seat) == Some(uid))
-}
-
-fn active_user(seat: &str) -> Option<u32> {
-    seat.lines().find_map(|line| line.strip_prefix("ACTIVE_UID=")?.parse().ok())
+    toktra_peer::sits_at(uid, seat)
 }
 
 fn read(file: &Path) -> Result<Vec<Window>, String> {
@@ -178,7 +194,8 @@ mod tests {
 
     fn opened(state: &Path, administrator: Option<&str>) -> Schedule {
         let schedule = Schedule::default();
-        schedule.open(administrator.map(|window| window.parse().unwrap()), state);
+        schedule.administer(Ok(administrator.map(|window| window.parse().unwrap())));
+        schedule.open(state);
         schedule
     }
 
@@ -203,6 +220,20 @@ mod tests {
         set(&again, &[]).unwrap();
         assert_eq!(windows(&again), all[..1]);
         assert!(opened(state.path(), None).told().windows.is_empty());
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_read_changes_nothing_and_at_the_start_nothing_is_recorded() {
+        let state = tempfile::tempdir().unwrap();
+        let schedule = Schedule::default();
+        schedule.administer(Err(()));
+        schedule.open(state.path());
+        assert!(schedule.told().unreadable && schedule.describe(NOON).active);
+        schedule.administer(Ok(Some("20:00-24:00".parse().unwrap())));
+        assert!(!schedule.told().unreadable && !schedule.describe(NOON).active);
+        schedule.administer(Err(()));
+        assert_eq!(windows(&schedule), ["Administrator 20:00-24:00"]);
+        assert!(!schedule.told().unreadable);
     }
 
     #[test]
@@ -239,15 +270,10 @@ mod tests {
 
     #[test]
     fn root_and_who_sits_at_the_machine_may_set() {
-        let seat =
-            "# This is private data. Do not parse.\nIS_SEAT0=1\nACTIVE=3\nACTIVE_UID=1000\nSESSIONS=3 c1\n";
-        assert_eq!(active_user(seat), Some(1000));
-        assert_eq!(active_user("IS_SEAT0=1\n"), None);
-        assert_eq!(active_user("ACTIVE_UID=x\n"), None);
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("seat0");
         assert!(may_set(0, &file) && !may_set(1000, &file));
-        std::fs::write(&file, seat).unwrap();
+        std::fs::write(&file, "# This is private data. Do not parse.\nACTIVE=3\nACTIVE_UID=1000\n").unwrap();
         assert!(may_set(1000, &file) && !may_set(1001, &file));
         assert!(!sits_here(0, &file), "root is not enough to sit at a machine");
     }

@@ -48,18 +48,7 @@ impl Reader {
 
 /// The name of a user's account, as the extension names it.
 pub fn account_of(uid: u32) -> String {
-    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
-    account(&String::from_utf8_lossy(&passwd), uid)
-}
-
-/// The first name that the file gives a user, as in getpwuid(3).
-fn account(passwd: &str, uid: u32) -> String {
-    let name = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| format!("uid:{uid}"))
+    toktra_peer::account(uid)
 }
 
 /// The last records that were sent. Outlives sessions.
@@ -175,12 +164,5 @@ mod tests {
         };
         assert_eq!(sees(&Reader::All).await, [1, 2, 3, 4]);
         assert_eq!(sees(&Reader::Account("ada".into())).await, [1, 3, 4]);
-    }
-
-    #[test]
-    fn an_account_is_named_as_the_extension_names_it() {
-        let passwd = "root:x:0:0::/root:/bin/sh\nada:x:1000:1000::/:\nagain:x:1000:1000::/:\nbroken\n";
-        assert_eq!(account(passwd, 1000), "ada");
-        assert_eq!(account(passwd, 70_000), "uid:70000");
     }
 }

@@ -1,6 +1,6 @@
 //! The items from top to bottom, and the lines of the tooltip.
 
-use toktra_protocol::local::Status;
+use toktra_protocol::local::{START_AGENT, Status};
 use toktra_protocol::personal::control::WhenExhausted;
 use toktra_protocol::privacy::Source;
 use toktra_protocol::{Budget, UnixSeconds};
@@ -93,7 +93,7 @@ pub fn items(headline: &str, situation: &Situation<'_>) -> Vec<Item> {
 /// What the headline has no room for.
 fn why(situation: &Situation<'_>) -> Vec<String> {
     let Some(status) = situation.status else {
-        return vec!["Start it: systemctl start toktra-agent".to_owned()];
+        return vec![format!("Start it: {START_AGENT}")];
     };
     let mut why = Vec::new();
     if let Some(lock) = &status.lock {
@@ -225,8 +225,11 @@ fn status(situation: &Situation<'_>) -> Vec<Item> {
 
 fn about(status: Option<&Status>) -> Vec<Item> {
     let version = status.map(|status| format!(" {}", words::clean(&status.agent_version, NAME_LIMIT)));
+    let extension = status.filter(|status| status.has_other_extension());
+    let extension = extension.and_then(|status| status.extension_version.as_deref());
+    let extension = extension.map(|version| format!(", extension {}", words::clean(version, NAME_LIMIT)));
     [
-        format!("Toktra agent{}", version.unwrap_or_default()),
+        format!("Toktra agent{}{}", version.unwrap_or_default(), extension.unwrap_or_default()),
         "Counts what is spent on language models; reads no prompt and no reply".to_owned(),
         "Apache License 2.0".to_owned(),
     ]

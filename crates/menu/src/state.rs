@@ -175,6 +175,10 @@ fn wrong(status: &Status) -> String {
         IdentityPhase::Revoked => "this device was revoked",
         IdentityPhase::Lost => "the backend does not know this device",
         IdentityPhase::Pending => "this device awaits approval",
+        _ if status.has_other_extension() && status.extension_connected => {
+            "agent and extension are of different releases"
+        }
+        _ if status.has_other_extension() => "nothing is counted, the extension is of another release",
         _ if !status.extension_connected => "nothing is counted, the extension is not running",
         _ if status.cap_opened => "a cap is open, the backend has been away too long",
         _ if status.identity.refused.is_some() => "the backend refuses this device",

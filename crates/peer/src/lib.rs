@@ -11,6 +11,7 @@ mod system;
 
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 /// A program of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,9 +58,12 @@ pub fn user_named(name: &str) -> Option<u32> {
     name.parse().ok().or_else(|| system::user_named(name))
 }
 
-/// Whether an account is that of whoever sits at the machine.
-pub fn sits_at_the_machine(user: u32) -> bool {
-    system::seated() == Some(user)
+/// What tells who sits at the machine: the seat of `systemd-logind`, or on macOS the console.
+pub const SEAT: &str = system::SEAT;
+
+/// Whether an account is that of whoever sits there, by [`SEAT`] or what stands in for it.
+pub fn sits_at(user: u32, seat: &Path) -> bool {
+    system::seated(seat) == Some(user)
 }
 
 /// What the system's code-signing language calls a program of ours, signed by a team (TN3127).

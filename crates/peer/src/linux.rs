@@ -3,11 +3,12 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use crate::Program;
 
 /// Where `systemd-logind` and `elogind` say who sits at the machine: what `sd_seat_get_active` reads.
-const SEAT: &str = "/run/systemd/seats/seat0";
+pub(crate) const SEAT: &str = "/run/systemd/seats/seat0";
 
 pub(crate) fn user(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.as_raw())
@@ -29,8 +30,8 @@ pub(crate) fn user_named(name: &str) -> Option<u32> {
     number_in(&passwd(), name)
 }
 
-pub(crate) fn seated() -> Option<u32> {
-    active_user(&std::fs::read_to_string(SEAT).ok()?)
+pub(crate) fn seated(seat: &Path) -> Option<u32> {
+    active_user(&std::fs::read_to_string(seat).ok()?)
 }
 
 fn passwd() -> String {

@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
@@ -20,6 +21,8 @@ use crate::{Program, requirement};
 
 /// `kSecCSSigningInformation` of SecCode.h.
 const SIGNING_INFORMATION: SecCSFlags = SecCSFlags(1 << 1);
+/// Belongs to whoever sits there.
+pub(crate) const SEAT: &str = "/dev/console";
 /// A mach audit token: eight words (`audit_token_t` of mach/message.h).
 type AuditToken = [u32; 8];
 
@@ -51,8 +54,8 @@ pub(crate) fn user_named(name: &str) -> Option<u32> {
 }
 
 /// The console belongs to whoever is logged in there.
-pub(crate) fn seated() -> Option<u32> {
-    std::fs::metadata("/dev/console").ok().map(|console| console.uid())
+pub(crate) fn seated(console: &Path) -> Option<u32> {
+    std::fs::metadata(console).ok().map(|console| console.uid())
 }
 
 /// The team that signed this process. It does not change while it runs.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use toktra_identity::Credential;
-use toktra_protocol::local::{IdentityPhase, Status};
+use toktra_protocol::local::{IdentityPhase, REPLACE_EXTENSION, START_EXTENSION, Status};
 use toktra_protocol::{Code, ToktraDomain, UnixSeconds};
 
 use super::{Policy, Standing};
@@ -54,6 +54,40 @@ pub(super) fn ill(standing: &Standing) -> Option<String> {
         ),
         _ => None,
     }
+}
+
+/// What is to be said of the extension: whether it is connected, of which version the last one was that said
+/// so, and whether it does not see what there is.
+pub(super) fn extension(connected: bool, version: Option<&str>, blind: bool) -> Option<String> {
+    let ours = crate::VERSION;
+    match (connected, version.filter(|version| *version != ours)) {
+        (false, None) => {
+            Some(format!("the extension is not connected, nothing is metered: {START_EXTENSION}"))
+        }
+        (false, Some(other)) => Some(format!(
+            "the extension that was heard last is of version {other}, this agent of {ours}; none is connected, nothing is metered: {REPLACE_EXTENSION}"
+        )),
+        (true, Some(other)) => {
+            Some(format!("the extension is of version {other}, this agent of {ours}: {REPLACE_EXTENSION}"))
+        }
+        (true, None) if blind => Some(
+            "the extension is connected but sees no connection, not even this agent's own: nothing is metered; the documentation says which causes are known"
+                .to_owned(),
+        ),
+        (true, None) => None,
+    }
+}
+
+/// What is to be said of a build that cannot tell our programs from others.
+pub(super) fn unsigned() -> Option<String> {
+    (!toktra_peer::is_signed()).then(|| {
+        "this build has no signature, so that the extension is known by its account alone: install the package that your administrator signed".to_owned()
+    })
+}
+
+/// What is to be said of a configuration that cannot be used.
+pub fn misconfigured(error: &str) -> String {
+    format!("the configuration cannot be used, and what was in force before goes on: {error}")
 }
 
 /// What is to be said of a clock that is wrong.
@@ -115,5 +149,24 @@ pub fn expiry(credential: &Credential, now: UnixSeconds) -> Option<String> {
         ))
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extension_of_another_release_or_one_that_sees_nothing_is_said() {
+        let ours = Some(crate::VERSION);
+        assert_eq!(extension(true, ours, false), None);
+        assert!(extension(false, None, false).unwrap().contains("not connected"));
+        assert!(extension(false, ours, false).unwrap().contains("not connected"));
+        for connected in [true, false] {
+            let said = extension(connected, Some("0.0.9"), true).unwrap();
+            assert!(said.contains("0.0.9") && said.contains(crate::VERSION), "{said}");
+            assert!(said.contains(REPLACE_EXTENSION), "{said}");
+        }
+        assert!(extension(true, ours, true).unwrap().contains("sees no connection"));
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
-use toktra_protocol::local::{Answer, Ask};
+use toktra_protocol::local::{Answer, Ask, START_AGENT};
 
 use super::{FAILED, NOT_ENROLLED, NOT_RUNNING, ask, complain, known, say};
 use crate::clock::Clock;
@@ -78,9 +78,7 @@ fn request(places: &Places, budget: Option<String>, reason: String) -> anyhow::R
             bail!("the agent answered something else; are both of one version?")
         }
         Err(error) => {
-            complain(format_args!(
-                "The agent does not answer ({error:#}). Start it: systemctl start toktra-agent"
-            ));
+            complain(format_args!("The agent does not answer ({error:#}). Start it: {START_AGENT}"));
             Ok(NOT_RUNNING)
         }
     }

@@ -18,12 +18,12 @@ use super::{
     AWAITS_APPROVAL, ENROLLED_ALREADY, FAILED, NOT_ENROLLED, REFUSED, UNREACHABLE, complain, runtime, say,
 };
 use crate::clock::{BackendTime, Clock, SKEW_LIMIT_S};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Source};
 use crate::daemon::Places;
 use crate::enrolment::{self, EnrolError};
 use crate::tls;
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct Enroll {
     /// The backend's domain, for example acme.example; else from the configuration.
     #[arg(long)]
@@ -50,7 +50,7 @@ impl fmt::Debug for Enroll {
 
 /// Enrols the device; the exit status.
 pub fn enroll(places: &Places, options: Enroll) -> anyhow::Result<u8> {
-    let config = Config::read(&places.config)?;
+    let config = places.config.read()?;
     let store = DeviceStore::new(&places.state);
     let former = store.credential()?;
     if let Some(credential) = former.as_ref().filter(|_| !options.again) {
@@ -70,12 +70,15 @@ pub fn enroll(places: &Places, options: Enroll) -> anyhow::Result<u8> {
         Ok(application) => application,
         Err(_) if if_needed => return Ok(0),
         Err(missing) => {
-            complain(format_args!("{missing}, or in {}.", places.config.display()));
+            complain(format_args!("{missing}, or in {}.", places.config));
             return Ok(NOT_ENROLLED);
         }
     };
     store.save_application(&application).context("nothing was sent")?;
-    if token_of_file && let Err(error) = config::remove_token(&places.config) {
+    // A profile's token stays: it can only be taken back where it was given.
+    if let (true, Source::File(path)) = (token_of_file, &places.config)
+        && let Err(error) = config::remove_token(path)
+    {
         complain(format_args!("{error:#}"));
     }
     let time = Arc::new(BackendTime::new(Clock::System));
@@ -126,6 +129,14 @@ fn refused(store: &DeviceStore, error: &EnrolError) -> anyhow::Result<u8> {
         store.forget_application()?;
     }
     Ok(REFUSED)
+}
+
+/// Leaves to the daemon what is configured to ask with, if there is a token. For a daemon that may.
+pub fn apply(store: &DeviceStore, config: Config) -> anyhow::Result<()> {
+    if let Ok(application) = application(store, Enroll::default(), config)? {
+        store.save_application(&application)?;
+    }
+    Ok(())
 }
 
 /// What to ask with, or what is missing. Who asks with the same token again is the same device.

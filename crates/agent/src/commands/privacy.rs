@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use toktra_protocol::local::{Answer, Ask, Status};
+use toktra_protocol::local::{Answer, Ask, START_AGENT, Status};
 
 use super::{FAILED, NOT_RUNNING, ask, complain, known, say};
 use crate::clock::Clock;
@@ -51,7 +51,7 @@ pub fn privacy(places: &Places, options: Privacy) -> anyhow::Result<u8> {
 fn show(places: &Places, json: bool) -> anyhow::Result<u8> {
     let (status, code) = known(places)?;
     if code == NOT_RUNNING {
-        complain(format_args!("The agent is not running, and only it knows: systemctl start toktra-agent"));
+        complain(format_args!("The agent is not running, and only it knows: {START_AGENT}"));
         return Ok(code);
     }
     if json {
@@ -76,9 +76,7 @@ fn set(places: &Places, windows: Vec<String>) -> anyhow::Result<u8> {
             bail!("the agent answered something else; are both of one version?")
         }
         Err(error) => {
-            complain(format_args!(
-                "The agent does not answer ({error:#}). Start it: systemctl start toktra-agent"
-            ));
+            complain(format_args!("The agent does not answer ({error:#}). Start it: {START_AGENT}"));
             Ok(NOT_RUNNING)
         }
     }

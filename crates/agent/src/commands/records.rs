@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::Args;
 use toktra_protocol::dictionary::{MESSAGES, meaning};
-use toktra_protocol::local::{Answer, Ask, RecordPlace, RecordState, RecordsPage};
+use toktra_protocol::local::{Answer, Ask, RecordPlace, RecordState, RecordsPage, START_AGENT};
 
 use super::{NOT_RUNNING, ask, complain, say};
 use crate::daemon::Places;
@@ -40,9 +40,7 @@ pub fn records(places: &Places, options: &Records) -> anyhow::Result<u8> {
             Ok(Answer::Refused { reason }) => bail!(reason),
             Ok(_) => bail!("the agent answered something else; install agent and command from one package"),
             Err(error) => {
-                complain(format_args!(
-                    "The agent does not answer ({error:#}). Start it: systemctl start toktra-agent"
-                ));
+                complain(format_args!("The agent does not answer ({error:#}). Start it: {START_AGENT}"));
                 return Ok(NOT_RUNNING);
             }
         };

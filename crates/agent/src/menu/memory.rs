@@ -1,5 +1,6 @@
-//! What the user was told, across restarts of the menu: `toktra/announced.json` in the user's
-//! state directory (XDG Base Directory Specification). Losing it repeats a notice, no more.
+//! What the user was told, across restarts of the menu: `announced.json` in a directory of ours within the
+//! user's state (XDG Base Directory Specification; on macOS Application Support). Losing it repeats a notice,
+//! no more.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,10 +20,7 @@ pub struct Memory {
 impl Memory {
     /// In the user's state directory; nowhere for one who has no home.
     pub fn of_user() -> Self {
-        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let state =
-            absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
-        Self { path: state.map(|state| state.join("toktra/announced.json")) }
+        Self { path: directory().map(|directory| directory.join("announced.json")) }
     }
 
     /// What was told; nothing if it cannot be read.
@@ -38,6 +36,16 @@ impl Memory {
             tracing::warn!("What was announced is not remembered: {error:#}");
         }
     }
+}
+
+/// Where the menu keeps what it remembers of its user.
+pub fn directory() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if cfg!(target_os = "macos") {
+        return absolute("HOME").map(|home| home.join("Library/Application Support/com.toktra.agent"));
+    }
+    let state = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+    state.map(|state| state.join("toktra"))
 }
 
 fn read(path: &Path) -> anyhow::Result<Announced> {

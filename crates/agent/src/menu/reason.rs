@@ -1,8 +1,9 @@
-//! Asks the user for a line of text with whatever dialog the desktop has.
+//! What the user is asked for a line of text, and how desktops on Linux ask it.
 
-use std::io::ErrorKind;
-use std::process::Stdio;
+#[cfg(target_os = "linux")]
+use std::{io::ErrorKind, process::Stdio};
 
+#[cfg(target_os = "linux")]
 use tokio::process::Command;
 
 /// Why more of a budget is needed.
@@ -19,8 +20,10 @@ pub const SCHEDULE: Question = Question {
 /// What to ask.
 #[derive(Debug)]
 pub struct Question {
-    title: &'static str,
-    text: &'static str,
+    /// Of the dialog.
+    pub title: &'static str,
+    /// The question.
+    pub text: &'static str,
 }
 
 /// What came of asking.
@@ -34,7 +37,8 @@ pub enum Reason {
     NoDialog,
 }
 
-/// Asks, and waits for as long as the user takes. The answer begins as `filled`.
+/// Asks with the programs of Linux desktops, and waits for as long as the user takes. The answer begins as `filled`.
+#[cfg(target_os = "linux")]
 pub async fn ask(question: &Question, filled: &str) -> Reason {
     let Question { title, text } = question;
     let mut zenity = Command::new("zenity");
@@ -52,6 +56,7 @@ pub async fn ask(question: &Question, filled: &str) -> Reason {
     Reason::NoDialog
 }
 
+#[cfg(target_os = "linux")]
 fn given(output: &[u8]) -> Reason {
     match String::from_utf8_lossy(output).trim() {
         "" => Reason::Withheld,

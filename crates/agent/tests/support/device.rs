@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use toktra_agent::clock::{Clock, Moved};
+use toktra_agent::config::Source;
 use toktra_agent::daemon::{self, Places};
 use toktra_protocol::local::{self, Status};
 
@@ -119,7 +120,7 @@ impl Device {
 
     pub fn places(&self) -> Places {
         let [config, state, run, seat] = ["agent.toml", "state", "run", "seat"].map(|name| self.path(name));
-        Places { config, state, run, seat }
+        Places { config: Source::File(config), state, run, seat }
     }
 
     pub fn start_inside(&self, ahead_s: i64) -> Inside {
