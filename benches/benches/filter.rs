@@ -39,7 +39,7 @@ fn flows(criterion: &mut Criterion) {
                 let counted = one_flow(&filter, FlowKey(number.to_be_bytes()), black_box(&stream), pieces);
                 assert_eq!(counted, host == "api.anthropic.com");
                 // What the extension's thread does with records is not part of the call.
-                if number % 1024 == 0
+                if number.is_multiple_of(1024)
                     && let Ok(mut joint) = joint.lock()
                 {
                     drop(joint.take_records());
