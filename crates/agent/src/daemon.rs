@@ -167,7 +167,7 @@ async fn sessions(
 }
 
 fn enroll_if_needed(store: &DeviceStore, config: Config) -> anyhow::Result<()> {
-    if store.credential()?.is_none() && store.application()?.is_none() {
+    if store.credential()?.is_none() {
         enroll::apply(store, config)?;
     }
     Ok(())

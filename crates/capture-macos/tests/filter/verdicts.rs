@@ -78,13 +78,13 @@ fn bytes_that_are_shown_again_are_not_taken_for_new_ones() {
     let host = Host::new();
     let hello = hello(Some(PROVIDER), false);
     let mut flow = host.open(1, tcp());
-    for end in [10, 60, 80] {
+    for end in [10, 50, 70] {
         let before = flow.passed;
         host.write(&mut flow, &hello[before..end]);
         let again = host.show_again(&mut flow);
         assert_eq!(again, DataVerdict::Pass { pass: end, peek: FIRST_PEEK });
     }
-    host.write(&mut flow, &hello[80..]);
+    host.write(&mut flow, &hello[70..]);
     host.close(&flow, 5_000, 6_000);
     let usage = &host.usages()[0];
     assert_eq!(usage.bytes_out + usage.bytes_in + usage.bytes_handshake, 11_000);
