@@ -11,6 +11,9 @@ use toktra_store::{Store, StoreError};
 use super::sentence;
 use crate::amount;
 
+/// Reads an amount of a unit.
+type Read = fn(&str) -> Result<u64, String>;
+
 /// Value and words of each period.
 pub(super) const PERIODS: [(&str, &str); 5] = [
     ("daily", "a day"),
@@ -77,7 +80,7 @@ impl Draft {
 
     /// What it asks for, or what to say of it.
     pub(super) fn settings(&self) -> Result<Settings, String> {
-        let (unit, read): (_, fn(&str) -> Result<u64, String>) = match self.unit.as_str() {
+        let (unit, read): (Unit, Read) = match self.unit.as_str() {
             "tokens" => (Unit::Tokens, amount::tokens),
             "dollars" => (Unit::Micros, amount::dollars),
             _ => return Err("Choose tokens or dollars.".to_owned()),
