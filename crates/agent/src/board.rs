@@ -462,7 +462,8 @@ impl Board {
 
     /// What an extension must know.
     pub fn seed(&self, acknowledged: u64, personal_acknowledged: u64) -> Seed {
-        let Restraint { lock, block, block_until, privacy, personal, ports } = self.restraint.borrow().clone();
+        let Restraint { lock, block, block_until, privacy, personal, ports } =
+            self.restraint.borrow().clone();
         let facts = self.facts();
         let domain = facts.credential.as_ref().map(|credential| &credential.enrolled().domain);
         Seed {
