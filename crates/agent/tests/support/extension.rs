@@ -113,7 +113,8 @@ impl Extension {
     }
 
     pub fn hello(version: u32, run: Uuid) -> Vec<u8> {
-        local::encode(&FromExtension::Hello { version, run, extension_version: "0".into() }).unwrap()
+        local::encode(&FromExtension::Hello { version, run, extension_version: toktra_agent::VERSION.into() })
+            .unwrap()
     }
 
     /// Connects, however long the agent takes to listen; gives the seed.
