@@ -1,7 +1,7 @@
 //! `toktra-agent records --follow` beside a live agent: a record is shown when it waits and again when it was
 //! sent, as the backend has it, and the listing ends with the agent.
 
-#![allow(clippy::unwrap_used, reason = "test code")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "test code")]
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
