@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Both need root and say why.
 
-.PHONY: demo test setup bench fmt
+.PHONY: demo test setup macos bench fmt
 
 demo:
 	@scripts/setup demo
@@ -12,6 +12,11 @@ test:
 
 setup:
 	@scripts/setup test
+
+# The product for macOS, signed with a test identity and checked; docs/macos-packaging.md.
+macos:
+	@scripts/setup macos
+	cargo xtask macos
 
 # Figures, never a pass or a fail; docs/performance.md says what they mean.
 bench:
