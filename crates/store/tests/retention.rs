@@ -297,7 +297,7 @@ async fn an_organisation_says_for_how_long_and_the_audit_trail_who_said_it() {
     assert_eq!(retention::settings(&house.store, &house.acme).await.unwrap(), week);
     let newest = audit::newest(&house.store, 1).await.unwrap().remove(0);
     assert_eq!((&*newest.actor, &*newest.action), ("eve", "retention_set"));
-    assert_eq!(newest.detail, "events 7 days, usage 90 days");
+    assert_eq!(newest.detail, "events 7 days, usage 90 days, personal 2 months");
     house.pass_days(8);
     assert_eq!(house.sweep().await.events, 6);
     house.pass_days(83);
