@@ -15,10 +15,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use toktra_protocol::personal::wire::SEALED_HEAD;
-use toktra_testkit::installation::{DEPARTMENT, Installation};
+use toktra_testkit::installation::{DEPARTMENT, Event, Installation};
 use toktra_testkit::member::Member;
 use toktra_testkit::process::{binary, output, until};
-use toktra_tests::clients::chat;
+use toktra_tests::clients::{chat, curl};
 use toktra_vault::{OpenError, UserKey, open};
 use zeroize::Zeroizing;
 
@@ -127,14 +127,61 @@ fn backend_keys(data: &Path) -> Vec<u8> {
     keys
 }
 
+/// A backend that offers Ada perks.
+fn offering() -> Installation {
+    let installation = Installation::start(|_| ()).unwrap();
+    for arguments in [
+        &["user", "add", ADA, "--department", DEPARTMENT][..],
+        &["flag", "set", "FF_TOKEN_PERKS", "on"],
+        &["perks", "tier", "add", "Standard", "--monthly", "100000000"],
+        &["perks", "enrol", ADA, "--tier", "Standard"],
+    ] {
+        installation.server(arguments).unwrap();
+    }
+    installation
+}
+
+/// Both directions and the handshake, of all of her records.
+fn own_bytes(member: &Member) -> u64 {
+    let bytes = |entry: &Value| {
+        let parts = ["bytes_out", "bytes_in", "bytes_handshake"];
+        parts.iter().map(|part| entry["usage"][part].as_u64().unwrap()).sum::<u64>()
+    };
+    shown(member).iter().map(bytes).sum()
+}
+
+#[test]
+fn a_transfer_is_split_between_the_organisations_ledger_and_her_own_to_the_byte() {
+    let installation = offering();
+    let ada = device(&installation);
+    ada.agent(&["personal", "opt-in", "--yes"]).unwrap();
+    let passed = || ada.lab.connections().iter().map(|one| one.bytes()).sum::<u64>();
+    let flow = |what: &str| {
+        let goal = passed() + 100_000;
+        until(what, LIMIT, || Ok((passed() >= goal).then_some(()))).unwrap();
+    };
+    // It ends by itself, so that not a byte is on its way when counts are compared.
+    let mut client = curl(&ada.lab, &["-o", "/dev/null", "-d", &chat(8_000), CHAT]).spawn().unwrap();
+    flow("the first part");
+    ada.agent(&["personal", "on"]).unwrap();
+    flow("her own part");
+    ada.agent(&["personal", "off"]).unwrap();
+    flow("the last part");
+    assert!(client.wait().unwrap().success());
+    let (theirs, hers) = until("the ledgers to hold all bytes", LIMIT, || {
+        let theirs: u64 = ada.events(&installation)?.iter().map(Event::bytes).sum();
+        let hers = own_bytes(&ada);
+        let is_over = ada.lab.connections().iter().all(|one| one.closed);
+        Ok((is_over && theirs + hers >= passed()).then_some((theirs, hers)))
+    })
+    .unwrap();
+    assert_eq!(theirs + hers, passed(), "{theirs} and {hers}");
+    assert!(theirs > 100_000 && hers > 100_000, "{theirs} and {hers}");
+}
+
 #[test]
 fn whoever_has_the_whole_backend_finds_nothing_and_whoever_has_the_phrase_opens_it() {
-    let mut installation = Installation::start(|_| ()).unwrap();
-    let server = |installation: &Installation, arguments: &[&str]| installation.server(arguments).unwrap();
-    server(&installation, &["user", "add", ADA, "--department", DEPARTMENT]);
-    server(&installation, &["flag", "set", "FF_TOKEN_PERKS", "on"]);
-    server(&installation, &["perks", "tier", "add", "Standard", "--monthly", "100000000"]);
-    server(&installation, &["perks", "enrol", ADA, "--tier", "Standard"]);
+    let mut installation = offering();
     let first = device(&installation);
     first.agent(&["personal", "opt-in", "--yes"]).unwrap();
     let phrase = first.agent(&["personal", "phrase"]).unwrap();
@@ -201,7 +248,7 @@ fn whoever_has_the_whole_backend_finds_nothing_and_whoever_has_the_phrase_opens_
     .unwrap();
 
     // The organisation ends it: at once, and the records stay hers to list and to delete.
-    server(&installation, &["perks", "remove", ADA]);
+    installation.server(&["perks", "remove", ADA]).unwrap();
     until("the end", LIMIT, || Ok((ledger(&second)?["mode"] == "ended").then_some(()))).unwrap();
     assert_eq!(shown(&second).len(), opened.len());
     second.agent(&["personal", "opt-out", "--yes"]).unwrap();
