@@ -18,6 +18,11 @@ pub fn tokens(text: &str) -> Result<u64, String> {
     whole(&text.replace('_', "")).filter(|&tokens| tokens <= AMOUNT_LIMIT).ok_or_else(hint)
 }
 
+/// Digits without what people group them by in a form; a comma never parts the cents.
+pub fn ungrouped(text: &str) -> String {
+    text.replace([',', ' ', '\u{202f}', '\u{a0}'], "")
+}
+
 /// Reads dollars into micro-dollars, exactly.
 pub fn dollars(text: &str) -> Result<u64, String> {
     let hint = || {

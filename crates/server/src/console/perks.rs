@@ -82,7 +82,7 @@ pub(super) async fn page(
     administrator: Administrator,
 ) -> Result<Response, Failure> {
     let (store, now) = (&console.store, console.clock.now());
-    let organisation = organisation(&administrator);
+    let organisation = administrator.organisation(&console.store).await?;
     let tiers = perks::tiers(store, &organisation, now).await?;
     let mut months: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for sum in perks::sums(store, &organisation).await? {
@@ -126,7 +126,7 @@ pub(super) async fn set_tier(
     let terms =
         TierTerms { monthly_tokens: tokens(&form.monthly)?, rollover_tokens: tokens(&form.rollover)? };
     let (store, now, actor) = (&console.store, console.clock.now(), &administrator.session.administrator);
-    let (organisation, name) = (organisation(&administrator), form.name.trim());
+    let (organisation, name) = (administrator.organisation(&console.store).await?, form.name.trim());
     let done = match perks::tier(store, &organisation, name, now).await {
         Ok(known) => perks::set_tier(store, &organisation, &known, terms, actor, now).await,
         Err(StoreError::NotFound { .. }) => {
@@ -146,7 +146,7 @@ pub(super) async fn remove_tier(
     let Form(form) = form.map_err(|_| Failure::BadForm)?;
     administrator.check(&form.token)?;
     let (store, now, actor) = (&console.store, console.clock.now(), &administrator.session.administrator);
-    let organisation = organisation(&administrator);
+    let organisation = administrator.organisation(&console.store).await?;
     let tier = perks::tier(store, &organisation, &form.name, now).await.map_err(missing)?;
     answer(perks::remove_tier(store, &organisation, &tier, actor, now).await)
 }
@@ -160,7 +160,7 @@ pub(super) async fn enrol(
     let Form(form) = form.map_err(|_| Failure::BadForm)?;
     administrator.check(&form.token)?;
     let (store, now, actor) = (&console.store, console.clock.now(), &administrator.session.administrator);
-    let organisation = organisation(&administrator);
+    let organisation = administrator.organisation(&console.store).await?;
     let tier = perks::tier(store, &organisation, &form.tier, now).await.map_err(missing)?;
     let user = user(&console, &organisation, form.email.trim()).await?;
     answer(perks::enrol(store, &organisation, &user, &tier, actor, now).await)
@@ -175,14 +175,9 @@ pub(super) async fn remove(
     let Form(form) = form.map_err(|_| Failure::BadForm)?;
     administrator.check(&form.token)?;
     let (store, now, actor) = (&console.store, console.clock.now(), &administrator.session.administrator);
-    let organisation = organisation(&administrator);
+    let organisation = administrator.organisation(&console.store).await?;
     let user = user(&console, &organisation, &form.name).await?;
     answer(perks::remove(store, &organisation, &user, actor, now).await)
-}
-
-fn organisation(administrator: &Administrator) -> Organisation {
-    let session = &administrator.session;
-    Organisation { id: session.organisation_id.clone(), name: session.organisation.clone(), created_at: 0 }
 }
 
 async fn user(console: &Console, organisation: &Organisation, email: &str) -> Result<User, Failure> {
@@ -191,7 +186,7 @@ async fn user(console: &Console, organisation: &Organisation, email: &str) -> Re
 
 /// As on the command line; spaces and commas may part the digits too.
 fn tokens(text: &str) -> Result<u64, Failure> {
-    amount::tokens(&text.replace([' ', ','], "")).map_err(|_| Failure::BadForm)
+    amount::tokens(&amount::ungrouped(text)).map_err(|_| Failure::BadForm)
 }
 
 fn missing(error: StoreError) -> Failure {

@@ -15,6 +15,8 @@ use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq;
 use toktra_protocol::UnixSeconds;
 use toktra_store::accounts::{self, Session};
+use toktra_store::directory::{self, Organisation};
+use toktra_store::{Store, StoreError};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::Console;
@@ -115,6 +117,11 @@ impl Administrator {
     /// Refuses a form that was not made for this session.
     pub(super) fn check(&self, form_token: &str) -> Result<(), Failure> {
         if self.key.owns(form_token) { Ok(()) } else { Err(Failure::ForeignOrigin) }
+    }
+
+    /// The only organisation that the session may see.
+    pub(super) async fn organisation(&self, store: &Store) -> Result<Organisation, StoreError> {
+        directory::organisation(store, &self.session.organisation).await
     }
 
     /// What the store knows the session by.

@@ -85,9 +85,8 @@ impl Draft {
             "dollars" => (Unit::Micros, amount::dollars),
             _ => return Err("Choose tokens or dollars.".to_owned()),
         };
-        // As people group digits; a comma never parts the cents.
         let read = |text: &str| {
-            let digits = text.trim().trim_start_matches('$').replace([',', ' ', '\u{202f}', '\u{a0}'], "");
+            let digits = amount::ungrouped(text.trim().trim_start_matches('$'));
             read(&digits).map_err(sentence)
         };
         let settings = Settings {

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use toktra_protocol::directive::FF_BUDGET_HARD_CAPS;
 use toktra_store::book::Book;
 use toktra_store::budgets::{self, BudgetError, BudgetRow};
-use toktra_store::directory::{self, Organisation};
+use toktra_store::directory;
 use toktra_store::{StoreError, flags};
 
 use super::failure::{Failure, render};
@@ -64,7 +64,7 @@ pub(super) async fn add(
 ) -> Result<Response, Failure> {
     let Form(draft) = form.map_err(|_| Failure::BadForm)?;
     administrator.check(&draft.token)?;
-    let organisation = organisation(&console, &administrator).await?;
+    let organisation = administrator.organisation(&console.store).await?;
     let made = match draft.settings() {
         Err(complaint) => Err(complaint),
         Ok(settings) => match draft.scope(&console.store, &organisation).await? {
@@ -152,7 +152,7 @@ pub(super) async fn caps(
 ) -> Result<Response, Failure> {
     let Form(Caps { token, on }) = form.map_err(|_| Failure::BadForm)?;
     administrator.check(&token)?;
-    let organisation = organisation(&console, &administrator).await?;
+    let organisation = administrator.organisation(&console.store).await?;
     let (actor, now) = (&administrator.session.administrator, console.clock.now());
     flags::set(&console.store, &organisation, FF_BUDGET_HARD_CAPS, on, actor, now).await?;
     Ok(Redirect::to("/budgets").into_response())
@@ -166,7 +166,7 @@ async fn show(
     complaint: String,
 ) -> Result<Response, Failure> {
     let (store, now) = (&console.store, console.clock.now());
-    let organisation = organisation(console, administrator).await?;
+    let organisation = administrator.organisation(&console.store).await?;
     // One snapshot, however many budgets there are.
     let book = Book::read(store, now).await?;
     let names = directory::scope_names(store, &organisation).await?;
@@ -198,13 +198,9 @@ async fn show(
     Ok(render(status, &page))
 }
 
-async fn organisation(console: &Console, administrator: &Administrator) -> Result<Organisation, Failure> {
-    Ok(directory::organisation(&console.store, &administrator.session.organisation).await?)
-}
-
 /// A budget of the session's organisation.
 async fn budget(console: &Console, administrator: &Administrator, id: &str) -> Result<BudgetRow, Failure> {
-    let organisation = organisation(console, administrator).await?;
+    let organisation = administrator.organisation(&console.store).await?;
     let all = budgets::of_organisation(&console.store, &organisation).await?;
     all.into_iter().find(|budget| budget.id == id).ok_or(Failure::NotFound)
 }

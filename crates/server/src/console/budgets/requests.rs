@@ -15,7 +15,7 @@ use toktra_store::{Store, StoreError};
 use super::super::failure::Failure;
 use super::super::figures;
 use super::super::session::Administrator;
-use super::{Console, organisation};
+use super::Console;
 
 /// Longest exemption that the page's buttons grant, in hours; the command line takes any.
 const HOURS_LIMIT: u64 = 31 * 24;
@@ -100,7 +100,7 @@ pub(in crate::console) async fn decide(
         "end" => Decision::End,
         _ => return Err(Failure::BadForm),
     };
-    let organisation = organisation(&console, &administrator).await?;
+    let organisation = administrator.organisation(&console.store).await?;
     let (store, actor) = (&console.store, &administrator.session.administrator);
     match exemptions::decide(store, &organisation, &exemption, decision, actor, now).await {
         // Somebody else was quicker: the page shows how it stands.
