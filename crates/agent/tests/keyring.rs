@@ -13,6 +13,19 @@ use std::process::{Child, Command, Stdio};
 
 use toktra_vault::UserKey;
 
+/// A session's bus that starts nothing by itself: with the system's list of services a request that came
+/// before the keyring was ready would have the bus start a second one, locked and empty.
+const BUS: &str = r#"<busconfig>
+  <type>session</type>
+  <listen>unix:tmpdir=/tmp</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>"#;
+
 /// A session's bus with a keyring that is unlocked, in a home of its own.
 struct Desktop {
     home: tempfile::TempDir,
@@ -24,8 +37,11 @@ struct Desktop {
 impl Desktop {
     fn start() -> Self {
         let home = tempfile::tempdir().unwrap();
+        let configuration = home.path().join("bus.conf");
+        std::fs::write(&configuration, BUS).unwrap();
         let mut bus = Command::new("dbus-daemon")
-            .args(["--session", "--nofork", "--print-address"])
+            .args(["--nofork", "--print-address", "--config-file"])
+            .arg(&configuration)
             .env("HOME", home.path())
             .env("XDG_DATA_HOME", home.path().join("data"))
             .env("XDG_RUNTIME_DIR", home.path())
@@ -55,7 +71,35 @@ impl Desktop {
         let Ok(mut child) = spawned else { return false };
         child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
         self.keyring = Some(child);
+        self.wait_for_the_keyring();
         true
+    }
+
+    /// Until the keyring has its default collection, which it makes or opens with the password after it
+    /// has started.
+    fn wait_for_the_keyring(&self) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ready = runtime.block_on(async {
+            let bus = zbus::connection::Builder::address(&*self.address).unwrap().build().await.unwrap();
+            for _ in 0..600 {
+                let collection = bus
+                    .call_method(
+                        Some("org.freedesktop.secrets"),
+                        "/org/freedesktop/secrets",
+                        Some("org.freedesktop.Secret.Service"),
+                        "ReadAlias",
+                        &"default",
+                    )
+                    .await
+                    .and_then(|reply| reply.body().deserialize::<zbus::zvariant::OwnedObjectPath>());
+                if collection.is_ok_and(|path| path.as_str() != "/") {
+                    return true;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            false
+        });
+        assert!(ready, "the keyring has no default collection");
     }
 
     fn stop_keyring(&mut self) {
