@@ -7,6 +7,7 @@ mod audit;
 mod authority;
 mod backup;
 mod budget;
+mod demo;
 mod devices;
 mod directory;
 mod documents;
@@ -71,6 +72,7 @@ async fn dispatch(Arguments { data, passphrase_file, command }: Arguments) -> an
         Command::Retention(command) => retention::retention(&open(&data).await?, command).await,
         Command::Backup { to } => backup::backup(&data, &to).await,
         Command::Restore { from } => backup::restore(&data, &passphrase, &from).await,
+        Command::DemoData(options) => demo::demo_data(&open(&data).await?, options).await,
         Command::Audit(command) => audit::audit(&open(&data).await?, command).await,
         Command::Completions { shell } => {
             documents::completions(shell);

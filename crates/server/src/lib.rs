@@ -16,6 +16,7 @@ mod config;
 mod connections;
 pub mod console;
 mod crl;
+pub mod demo;
 mod directives;
 mod enrol;
 mod est;

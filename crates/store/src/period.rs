@@ -84,7 +84,8 @@ impl Zone {
 }
 
 impl Day {
-    fn of(date: Date) -> Self {
+    /// The day of a date.
+    pub fn of(date: Date) -> Self {
         let midnight = TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0));
         Self(midnight.map_or(LAST_DAY, |midnight| midnight.as_second().div_euclid(DAY_S)))
     }

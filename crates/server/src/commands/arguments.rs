@@ -110,6 +110,8 @@ pub enum Command {
         #[arg(long, value_name = "DIRECTORY")]
         from: PathBuf,
     },
+    /// Fill a new data directory with a believable organisation, for trials and pictures.
+    DemoData(super::demo::DemoData),
     /// Show the newest rows of the audit trail, or verify its chain.
     Audit(super::audit::Audit),
     /// Print a shell's completions.
