@@ -22,8 +22,8 @@ pub(crate) async fn keep_sweeping(app: SharedApp) {
     loop {
         match retention::sweep(&app.store, app.clock.now(), PAUSE).await {
             Ok(swept) if swept.is_empty() => {}
-            Ok(Swept { events, hours, days, others }) => {
-                tracing::info!(events, hours, days, others, "What has passed its time was ended.");
+            Ok(Swept { events, hours, days, rollups, others }) => {
+                tracing::info!(events, hours, days, rollups, others, "What has passed its time was ended.");
             }
             Err(error) => {
                 let cause = &error as &dyn std::error::Error;

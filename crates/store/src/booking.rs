@@ -14,9 +14,11 @@ use sqlx::{AssertSqlSafe, Row as _, Sqlite, Transaction};
 use toktra_protocol::{Ack, BlockReason, DeviceId, Estimate, Event, EventBody, NameSource, UnixSeconds};
 
 use crate::ledger::{BookError, Cost, Entry, Sighting, Tariff};
+use crate::period::Day;
 use crate::price_mix::Declared;
 use crate::retention::MERGED;
-use crate::spend::{BatchSpend, ScopeKey, Sheet, Spent, bounded};
+use crate::rollup::{self, Part, Rollup};
+use crate::spend::{BatchSpend, DayOf, ScopeKey, Sheet, Spent, bounded};
 use crate::terms::Terms;
 use crate::{StoreError, alerts, column, note_change};
 
@@ -38,6 +40,7 @@ pub(crate) async fn book(
     let mut answers = Vec::with_capacity(entries.len());
     let mut rows = Vec::new();
     let mut sums = BTreeMap::new();
+    let mut rollup = Rollup::default();
     let mut sheet = Sheet::default();
     for entry in entries {
         let Some(position) = positions.get_mut(&entry.device) else {
@@ -46,11 +49,17 @@ pub(crate) async fn book(
         };
         let answer = position.advance(entry);
         if let Ok(fresh) = &answer {
-            let mut spend = BatchSpend::new(terms.zone(&position.organisation), now);
+            let mut days = DayOf::new(terms.zone(&position.organisation), now);
+            let mut spend = BatchSpend::default();
             for event in fresh.events {
                 rows.push((position.id.clone(), event));
-                if let Some(spent) = add(&mut sums, (tariff, &declared), position, event) {
-                    spend.add(event.minute.start(), &spent);
+                let Some(account) = account(position, event) else { continue };
+                let numbers = contribution((tariff, &declared), &position.organisation, event);
+                let day = days.find(event.minute.start());
+                rollup.add(account.part(position, day), &rolled_up(numbers));
+                add(&mut sums, account, numbers);
+                if matches!(event.body, EventBody::Usage(_)) {
+                    spend.add(day, &spent(numbers));
                 }
             }
             sheet.add(&position.scopes(terms), &spend);
@@ -59,6 +68,7 @@ pub(crate) async fn book(
     }
     insert_events(transaction, now, &rows).await?;
     add_sums(transaction, &sums).await?;
+    rollup.write(transaction).await?;
     sheet.write(transaction).await?;
     for position in positions.values().filter(|position| position.moved) {
         sqlx::query("UPDATE devices SET acknowledged_sequence = $2, last_seen_at = $3 WHERE id = $1")
@@ -115,7 +125,8 @@ struct Position {
     id: Arc<str>,
     organisation: Arc<str>,
     department: Arc<str>,
-    user: Option<String>,
+    /// Empty: none.
+    user: Arc<str>,
     acknowledged: u64,
     revoked: bool,
     moved: bool,
@@ -147,7 +158,8 @@ impl Position {
 
     fn scopes(&self, terms: &Terms) -> Vec<ScopeKey> {
         let department = Some(&*self.department).filter(|id| !id.is_empty());
-        terms.scopes(&self.organisation, department, self.user.as_deref())
+        let user = Some(&*self.user).filter(|id| !id.is_empty());
+        terms.scopes(&self.organisation, department, user)
     }
 }
 
@@ -176,7 +188,7 @@ async fn positions(
             id: id.into(),
             organisation: organisation.into(),
             department: department.unwrap_or_default().into(),
-            user,
+            user: user.unwrap_or_default().into(),
             acknowledged: u64::try_from(acknowledged)
                 .map_err(|_| StoreError::Corrupt("devices.acknowledged_sequence"))?,
             revoked: state != "enrolled",
@@ -340,13 +352,24 @@ const SUMS: [&str; 15] = [
 
 type Sums = [i64; SUMS.len()];
 
-/// Adds an event to the hourly sums; what it spent goes on to the sums by day.
-fn add<'a>(
-    sums: &mut BTreeMap<Account<'a>, Sums>,
-    prices: (&dyn Tariff, &Declared),
-    position: &Position,
-    event: &'a Event,
-) -> Option<Spent> {
+impl<'a> Account<'a> {
+    /// The same account, of a day.
+    fn part(&self, position: &Position, day: Day) -> Part<'a> {
+        Part {
+            organisation: Arc::clone(&self.organisation),
+            day,
+            department: Arc::clone(&self.department),
+            user: Arc::clone(&position.user),
+            device: Arc::clone(&self.device),
+            provider: self.provider,
+            service: self.service,
+            application: self.application,
+        }
+    }
+}
+
+/// The account that an event is booked to; none of what was dropped.
+fn account<'a>(position: &Position, event: &'a Event) -> Option<Account<'a>> {
     let (provider, service, user_account, application) = match &event.body {
         EventBody::Usage(usage) => (&usage.provider, &usage.service, &usage.user_account, &usage.application),
         EventBody::Blocked(blocked) => {
@@ -354,7 +377,7 @@ fn add<'a>(
         }
         EventBody::Dropped(_) => return None,
     };
-    let account = Account {
+    Some(Account {
         organisation: Arc::clone(&position.organisation),
         hour: column(event.minute.0 / 60),
         department: Arc::clone(&position.department),
@@ -363,13 +386,24 @@ fn add<'a>(
         application: application.as_deref().unwrap_or_default(),
         provider,
         service,
-    };
+    })
+}
+
+/// Adds what an event says to the hourly sums.
+fn add<'a>(sums: &mut BTreeMap<Account<'a>, Sums>, account: Account<'a>, numbers: [u64; SUMS.len()]) {
     let sums = sums.entry(account).or_insert([0; SUMS.len()]);
-    let numbers = contribution(prices, &position.organisation, event);
     for (sum, number) in sums.iter_mut().zip(numbers) {
         *sum = sum.saturating_add(column(number)).min(SUM_LIMIT);
     }
-    matches!(event.body, EventBody::Usage(_)).then(|| spent(numbers))
+}
+
+/// What the sums by day have of an event.
+fn rolled_up([_, blocked, exchanges, _, _, rest @ ..]: [u64; SUMS.len()]) -> rollup::Numbers {
+    let mut numbers = [0; rollup::NUMBERS.len()];
+    numbers[0] = blocked;
+    numbers[1] = exchanges;
+    numbers[2..].copy_from_slice(&rest);
+    numbers
 }
 
 /// What a budget counts of an event.

@@ -42,6 +42,7 @@ pub mod tokens;
 mod booking;
 #[cfg(test)]
 mod house;
+mod rollup;
 mod sums;
 
 use std::path::Path;

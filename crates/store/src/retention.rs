@@ -5,7 +5,8 @@
 //! | --- | --- |
 //! | events | [`Settings::events_days`] after they came |
 //! | hourly sums | [`Settings::usage_days`] after their hour: added up, one row for each device and department |
-//! | daily sums | [`SPEND_DAYS`] after their day: added up, one row for each scope |
+//! | daily sums by department, user, device, service and application | [`Settings::usage_days`] after their day |
+//! | daily sums of budgets | [`SPEND_DAYS`] after their day: added up, one row for each scope |
 //! | sessions | when they expire |
 //! | enrolment tokens and requests | [`ENROLMENT_DAYS`] after the token's expiry and the request's decision (without one: after it came) |
 //! | budget alerts, exemptions | [`BUDGET_DAYS`] after they were noted or are over; an undecided one [`WAITING_DAYS`] after it came |
@@ -25,7 +26,7 @@ use toktra_protocol::UnixSeconds;
 
 use crate::audit::{Deed, record};
 use crate::directory::{self, Organisation};
-use crate::{Store, StoreError, booking, column, spend};
+use crate::{Store, StoreError, booking, column, rollup, spend};
 
 /// Days that raw events are kept, unless the organisation says otherwise.
 pub const EVENTS_DAYS: u32 = 30;
@@ -144,6 +145,8 @@ pub struct Swept {
     pub hours: u64,
     /// Daily sums, added up.
     pub days: u64,
+    /// Daily sums of the console's pages, deleted.
+    pub rollups: u64,
     /// Sessions, requests, tokens, alerts and exemptions, deleted.
     pub others: u64,
 }
@@ -170,6 +173,8 @@ pub async fn sweep(store: &Store, now: UnixSeconds, pause: Duration) -> Result<S
         }
         let hour = before(now, settings.usage_days) / 3600;
         swept.hours += repeat(pause, || merge_hours(store, &organisation.id, hour)).await?;
+        let day = before(now, settings.usage_days) / DAY_S.cast_signed();
+        swept.rollups += repeat(pause, || delete_days(store, &organisation.id, day)).await?;
         let day = before(now, SPEND_DAYS) / DAY_S.cast_signed();
         swept.days += repeat(pause, || merge_days(store, &organisation.id, day)).await?;
     }
@@ -307,6 +312,13 @@ async fn take_events(
 async fn merge_hours(store: &Store, organisation: &str, hour: i64) -> Result<usize, StoreError> {
     let mut transaction = store.begin().await?;
     let rows = booking::merge_hours(&mut transaction, organisation, hour, ROWS).await?;
+    transaction.commit().await?;
+    Ok(rows)
+}
+
+async fn delete_days(store: &Store, organisation: &str, day: i64) -> Result<usize, StoreError> {
+    let mut transaction = store.begin().await?;
+    let rows = rollup::delete_days(&mut transaction, organisation, day, ROWS).await?;
     transaction.commit().await?;
     Ok(rows)
 }

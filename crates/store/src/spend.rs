@@ -18,7 +18,7 @@ use crate::retention::MERGED;
 use crate::{Store, StoreError, column};
 
 /// Largest sum of a day.
-const DAY_LIMIT: i64 = 1 << 50;
+pub(crate) const DAY_LIMIT: i64 = 1 << 50;
 
 /// Whose spend it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,31 +85,41 @@ impl Spent {
     }
 }
 
-/// One batch's spend by day.
-pub(crate) struct BatchSpend<'a> {
+/// Finds the day on which events count: the one of their minute, and of what claims to come from the
+/// future the day of receipt.
+pub(crate) struct DayOf<'a> {
     zone: &'a Zone,
     now: UnixSeconds,
-    days: Vec<(Day, Spent)>,
-    /// The day of the newest entry of `days`, in seconds, so that few events ask the calendar.
-    current: (u64, u64),
+    /// The day that was found last, and its seconds, so that few events ask the calendar.
+    day: Day,
+    seconds: std::ops::Range<u64>,
 }
 
-impl<'a> BatchSpend<'a> {
+impl<'a> DayOf<'a> {
     pub(crate) fn new(zone: &'a Zone, now: UnixSeconds) -> Self {
-        Self { zone, now, days: Vec::new(), current: (0, 0) }
+        Self { zone, now, day: Day(0), seconds: 0..0 }
     }
 
-    /// Adds an event's. What claims to come from the future counts on the day of receipt.
-    pub(crate) fn add(&mut self, at: UnixSeconds, spent: &Spent) {
+    pub(crate) fn find(&mut self, at: UnixSeconds) -> Day {
         let at = at.min(self.now);
-        let known = (self.current.0..self.current.1).contains(&at.0);
-        match self.days.last_mut() {
-            Some((_, sum)) if known => sum.add(spent),
-            _ => {
-                let day = self.zone.day(at);
-                self.current = (self.zone.start(day).0, self.zone.start(Day(day.0 + 1)).0);
-                self.days.push((day, *spent));
-            }
+        if !self.seconds.contains(&at.0) {
+            self.day = self.zone.day(at);
+            self.seconds = self.zone.start(self.day).0..self.zone.start(Day(self.day.0 + 1)).0;
+        }
+        self.day
+    }
+}
+
+/// One batch's spend by day.
+#[derive(Default)]
+pub(crate) struct BatchSpend(Vec<(Day, Spent)>);
+
+impl BatchSpend {
+    /// Adds an event's.
+    pub(crate) fn add(&mut self, day: Day, spent: &Spent) {
+        match self.0.last_mut() {
+            Some((last, sum)) if *last == day => sum.add(spent),
+            _ => self.0.push((day, *spent)),
         }
     }
 }
@@ -120,9 +130,9 @@ pub(crate) struct Sheet(BTreeMap<(ScopeKey, Day), Spent>);
 
 impl Sheet {
     /// Adds a batch's spend to every scope that it counts for.
-    pub(crate) fn add(&mut self, scopes: &[ScopeKey], batch: &BatchSpend<'_>) {
+    pub(crate) fn add(&mut self, scopes: &[ScopeKey], batch: &BatchSpend) {
         for scope in scopes {
-            for (day, spent) in &batch.days {
+            for (day, spent) in &batch.0 {
                 self.0.entry((scope.clone(), *day)).or_default().add(spent);
             }
         }
