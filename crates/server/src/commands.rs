@@ -1,7 +1,7 @@
 //! The command line. Commands work on the database beside a running server, which notices
 //! their changes within a fraction of a second.
 
-mod administrators;
+mod accounts;
 mod arguments;
 mod audit;
 mod authority;
@@ -57,7 +57,7 @@ async fn dispatch(Arguments { data, passphrase_file, command }: Arguments) -> an
         Command::Org(command) => directory::organisation(&open(&data).await?, command).await,
         Command::Department(command) => directory::department(&open(&data).await?, command).await,
         Command::User(command) => directory::user(&open(&data).await?, command).await,
-        Command::Admin(command) => administrators::admin(&open(&data).await?, command).await,
+        Command::Account(command) => accounts::account(&open(&data).await?, command).await,
         Command::Device(command) => devices::device(&open(&data).await?, command).await,
         Command::Price(prices::Price::List { service }) => prices::list(&service),
         Command::Price(prices::Price::Mix(command)) => prices::mix(&open(&data).await?, command).await,

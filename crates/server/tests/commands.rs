@@ -61,10 +61,10 @@ async fn a_new_password_is_printed_alone_and_lifts_a_lock_out() {
         claim(&store, "ada", now).await.unwrap();
     }
     assert!(claim(&store, "ada", now).await.is_none(), "locked out");
-    let listed = text(&run(house.path(), &["admin", "list"]));
+    let listed = text(&run(house.path(), &["account", "list"]));
     assert!(listed.lines().nth(1).unwrap().starts_with("ada ") && !listed.ends_with("-\n"), "{listed}");
 
-    let made = run(house.path(), &["admin", "password", "ada"]);
+    let made = run(house.path(), &["account", "reset", "ada"]);
     assert!(made.status.success(), "{}", error(&made));
     let generated = text(&made).trim_end().to_owned();
     assert!(!error(&made).contains(&generated));
@@ -72,7 +72,7 @@ async fn a_new_password_is_printed_alone_and_lifts_a_lock_out() {
     assert!(password::matches(&generated, &attempt.password_hash));
 
     let chosen = "correct horse battery";
-    let made = run_with(house.path(), &["admin", "password", "ada", "--password-file", "-"], chosen);
+    let made = run_with(house.path(), &["account", "reset", "ada", "--password-file", "-"], chosen);
     assert!(made.status.success() && made.stdout.is_empty(), "{}", error(&made));
     let attempt = claim(&store, "ada", now).await.unwrap();
     assert!(password::matches(chosen, &attempt.password_hash));
@@ -81,11 +81,11 @@ async fn a_new_password_is_printed_alone_and_lifts_a_lock_out() {
 #[tokio::test]
 async fn an_administrator_is_added_under_the_name_that_the_sign_in_looks_up() {
     let house = house();
-    let made = run(house.path(), &["admin", "add", " grace "]);
+    let made = run(house.path(), &["account", "make", " grace ", "--role", "auditor"]);
     assert!(made.status.success(), "{}", error(&made));
     let store = store(house.path()).await;
     assert!(claim(&store, "grace", Clock::System.now()).await.is_some());
-    let listed = text(&run(house.path(), &["admin", "list"]));
+    let listed = text(&run(house.path(), &["account", "list"]));
     let names: Vec<_> = listed.lines().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(names, ["name", "ada", "grace"]);
 }
@@ -94,16 +94,50 @@ async fn an_administrator_is_added_under_the_name_that_the_sign_in_looks_up() {
 fn what_an_administrator_cannot_be_is_refused_and_changes_nothing() {
     let house = house();
     for (arguments, input, complaint) in [
-        (&["admin", "add", "ada"][..], "", "there is already the administrator `ada`"),
-        (&["admin", "add", " "], "", "1 to 256 bytes"),
-        (&["admin", "password", "eve"], "", "there is no administrator `eve`"),
-        (&["admin", "password", "ada", "--password-file", "-"], "short", "12 to 256 bytes"),
+        (&["account", "make", "ada", "--role", "owner"][..], "", "there is already the account `ada`"),
+        (&["account", "make", " ", "--role", "owner"], "", "1 to 256 bytes"),
+        (&["account", "make", "eve", "--role", "king"], "", "owner, admin, budget-owner or auditor"),
+        (&["account", "make", "eve", "--role", "budget-owner"], "", "name them with --department"),
+        (&["account", "make", "eve", "--role", "budget-owner", "--department", "X"], "", "no department `X`"),
+        (&["account", "role", "ada", "admin", "--department", "X"], "", "nobody else has"),
+        (&["account", "role", "ada", "admin"], "", "`ada` is the last owner"),
+        (&["account", "disable", "ada"], "", "make another account an owner first"),
+        (&["account", "departments", "ada", "X"], "", "only a budget owner has departments"),
+        (&["account", "reset", "eve"], "", "there is no account `eve`"),
+        (&["account", "reset", "ada", "--password-file", "-"], "short", "12 to 256 bytes"),
     ] {
         let output = run_with(house.path(), arguments, input);
         assert!(!output.status.success());
         assert!(error(&output).contains(complaint), "{arguments:?}: {}", error(&output));
     }
-    assert_eq!(text(&run(house.path(), &["admin", "list"])).lines().count(), 2);
+    assert_eq!(text(&run(house.path(), &["account", "list"])).lines().count(), 2);
+}
+
+#[test]
+fn an_account_changes_its_role_and_departments_and_is_disabled_and_enabled() {
+    let house = house();
+    for department in ["Research", "Sales"] {
+        assert!(run(house.path(), &["department", "add", department]).status.success());
+    }
+    let row = || {
+        let listed = text(&run(house.path(), &["account", "list"]));
+        listed.lines().find(|line| line.starts_with("bob ")).unwrap().to_owned()
+    };
+    let make = ["account", "make", "bob", "--role", "budget-owner", "--department", "Research"];
+    assert!(run(house.path(), &make).status.success());
+    assert!(row().contains("budget-owner of Research"), "{}", row());
+    assert!(run(house.path(), &["account", "departments", "bob", "Sales", "Research"]).status.success());
+    assert!(row().contains("budget-owner of Research, Sales"), "{}", row());
+    assert!(run(house.path(), &["account", "disable", "bob"]).status.success());
+    assert!(row().contains("disabled since 2"), "{}", row());
+    assert!(run(house.path(), &["account", "enable", "bob"]).status.success());
+    assert!(run(house.path(), &["account", "role", "bob", "owner"]).status.success());
+    assert!(row().contains(" owner ") && row().ends_with('-'), "{}", row());
+    assert!(run(house.path(), &["account", "role", "ada", "auditor"]).status.success(), "bob is one now");
+    let done = text(&run(house.path(), &["audit", "--limit", "5"]));
+    for action in ["administrator_role", "administrator_disable", "administrator_enable"] {
+        assert!(done.contains(action), "{action}: {done}");
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@ use toktra_protocol::UnixSeconds;
 use uuid::Uuid;
 
 use crate::audit::{Deed, record};
-use crate::directory::Organisation;
+use crate::directory::{Department, Organisation};
+use crate::roles::{self, Role};
 use crate::{Store, StoreError, column};
 
 /// Wrong passwords in a row before an account is locked.
@@ -47,6 +48,8 @@ pub struct Session {
     pub organisation_id: String,
     /// That organisation's name.
     pub organisation: String,
+    /// What the administrator may do.
+    pub role: Role,
     /// When the session was opened, Unix seconds.
     pub created_at: i64,
     /// When it ends unless it is used before, Unix seconds.
@@ -58,16 +61,26 @@ pub struct Session {
 pub struct Administrator {
     /// What they type to sign in.
     pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// A budget owner's departments, by name, joined by commas.
+    pub departments: Option<String>,
     /// Unix seconds.
     pub created_at: i64,
     /// Locked out until then, Unix seconds; may have passed.
     pub locked_until: Option<i64>,
+    /// Since when nobody signs in as them, Unix seconds.
+    pub disabled_at: Option<i64>,
 }
 
 /// The administrators of an organisation, by name.
 pub async fn administrators(store: &Store, organisation_id: &str) -> Result<Vec<Administrator>, StoreError> {
     Ok(sqlx::query_as(
-        "SELECT name, created_at, locked_until FROM administrators WHERE organisation_id = $1 ORDER BY name",
+        "SELECT a.name, a.role, a.created_at, a.locked_until, a.disabled_at,
+            (SELECT STRING_AGG(d.name, ', ' ORDER BY d.name) FROM administrator_departments o
+             INNER JOIN departments d ON d.id = o.department_id
+             WHERE o.administrator_id = a.id) AS departments
+         FROM administrators a WHERE a.organisation_id = $1 ORDER BY a.name",
     )
     .bind(organisation_id)
     .fetch_all(store.reader())
@@ -75,34 +88,52 @@ pub async fn administrators(store: &Store, organisation_id: &str) -> Result<Vec<
 }
 
 /// Adds an administrator of an organisation. `password_hash` is argon2id as a PHC string;
-/// `name` is what is typed to sign in, unique over all organisations.
+/// `name` is what is typed to sign in, unique over all organisations. The departments are a
+/// budget owner's.
 pub async fn create_administrator(
     store: &Store,
     organisation: &Organisation,
-    name: &str,
+    (name, role, departments): (&str, Role, &[Department]),
     password_hash: &str,
     actor: &str,
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
+    let id = Uuid::now_v7().to_string();
     let mut transaction = store.begin().await?;
     let inserted = sqlx::query(
-        "INSERT INTO administrators (id, organisation_id, name, password_hash, created_at, failed_attempts)
-         VALUES ($1, $2, $3, $4, $5, 0) ON CONFLICT DO NOTHING",
+        "INSERT INTO administrators
+            (id, organisation_id, name, password_hash, created_at, failed_attempts, role)
+         VALUES ($1, $2, $3, $4, $5, 0, $6) ON CONFLICT DO NOTHING",
     )
-    .bind(Uuid::now_v7().to_string())
+    .bind(&id)
     .bind(&organisation.id)
     .bind(name)
     .bind(password_hash)
     .bind(column(now.0))
+    .bind(role)
     .execute(&mut *transaction)
     .await?;
     if inserted.rows_affected() == 0 {
-        return Err(StoreError::Exists { kind: "administrator", name: name.into() });
+        return Err(StoreError::Exists { kind: "account", name: name.into() });
     }
-    let deed = deed(&organisation.id, actor, "administrator_create", name);
+    roles::give(&mut transaction, (&id, &organisation.id), role, departments).await?;
+    let detail = roles::words(role, departments);
+    let deed = Deed { detail: &detail, ..deed(&organisation.id, actor, "administrator_create", name) };
     record(&mut transaction, now, deed).await?;
     transaction.commit().await?;
     Ok(())
+}
+
+/// The organisation of an administrator.
+pub async fn organisation_of(store: &Store, name: &str) -> Result<Organisation, StoreError> {
+    sqlx::query_as(
+        "SELECT o.id, o.name, o.created_at FROM organisations o
+         INNER JOIN administrators a ON a.organisation_id = o.id WHERE a.name = $1",
+    )
+    .bind(name)
+    .fetch_optional(store.reader())
+    .await?
+    .ok_or_else(|| StoreError::NotFound { kind: "account", name: name.into() })
 }
 
 /// Gives an administrator a new password, ends their sessions and lifts a lock-out.
@@ -123,7 +154,7 @@ pub async fn set_password(
     .fetch_optional(&mut *transaction)
     .await?;
     let Some((id, organisation_id)) = found else {
-        return Err(StoreError::NotFound { kind: "administrator", name: name.into() });
+        return Err(StoreError::NotFound { kind: "account", name: name.into() });
     };
     sqlx::query("DELETE FROM sessions WHERE administrator_id = $1")
         .bind(&id)
@@ -136,7 +167,7 @@ pub async fn set_password(
 }
 
 /// Counts one attempt for `name` and returns what to check the password against. `None`
-/// for an unknown name and for a locked account alike: the caller must not tell them
+/// for an unknown name, a locked and a disabled account alike: the caller must not tell them
 /// apart, neither in what it answers nor in how long it takes.
 pub async fn claim_attempt(
     store: &Store,
@@ -148,7 +179,7 @@ pub async fn claim_attempt(
         "UPDATE administrators
          SET failed_attempts = CASE WHEN locked_until IS NULL THEN failed_attempts + 1 ELSE 1 END,
              locked_until = CASE WHEN locked_until IS NULL AND failed_attempts + 1 >= $3 THEN $4 END
-         WHERE name = $1 AND (locked_until IS NULL OR locked_until <= $2)
+         WHERE name = $1 AND disabled_at IS NULL AND (locked_until IS NULL OR locked_until <= $2)
          RETURNING id, name, organisation_id, password_hash, locked_until",
     )
     .bind(name)
@@ -219,11 +250,11 @@ pub async fn session(
 ) -> Result<Option<Session>, StoreError> {
     let session = sqlx::query_as(
         "SELECT a.id AS administrator_id, a.name AS administrator, o.id AS organisation_id,
-                o.name AS organisation, s.created_at, s.expires_at
+                o.name AS organisation, a.role, s.created_at, s.expires_at
          FROM sessions s
          JOIN administrators a ON a.id = s.administrator_id
          JOIN organisations o ON o.id = a.organisation_id
-         WHERE s.hash = $1 AND s.expires_at > $2",
+         WHERE s.hash = $1 AND s.expires_at > $2 AND a.disabled_at IS NULL",
     )
     .bind(session_hash)
     .bind(column(now.0))
@@ -284,7 +315,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Store::open(&directory.path().join("toktra.db")).await.expect("a database");
         let organisation = create_organisation(&store, "Acme", "cli", NOW).await.expect("an organisation");
-        create_administrator(&store, &organisation, "ada", "phc", "cli", NOW).await.expect("ada");
+        create_administrator(&store, &organisation, ("ada", Role::Owner, &[]), "phc", "cli", NOW)
+            .await
+            .expect("ada");
         House { store, organisation, _directory: directory }
     }
 
@@ -377,7 +410,15 @@ mod tests {
     #[tokio::test]
     async fn a_name_is_taken_once_and_the_audit_tells_what_happened() {
         let house = house().await;
-        let again = create_administrator(&house.store, &house.organisation, "ada", "phc", "cli", NOW).await;
+        let again = create_administrator(
+            &house.store,
+            &house.organisation,
+            ("ada", Role::Admin, &[]),
+            "phc",
+            "cli",
+            NOW,
+        )
+        .await;
         assert!(matches!(again, Err(StoreError::Exists { .. })));
         let attempt = claim(&house, NOW).await.expect("an attempt");
         open_session(&house.store, &attempt, "h", NOW, NOW.plus(60)).await.expect("a session");

@@ -535,6 +535,18 @@ pub const TABLES: &[Table] = &[
             ("created_at", "when they were added"),
             ("failed_attempts", "ending attempts to guess"),
             ("locked_until", "ending attempts to guess"),
+            ("role", "what they may do"),
+            ("disabled_at", "signing nobody in as them any more"),
+        ],
+    },
+    Table {
+        name: "administrator_departments",
+        row: "A department whose budgets and people are a budget owner's to keep.",
+        kept: Kept::Good("the account has that role"),
+        seen: ADMINISTRATORS_ALONE,
+        columns: &[
+            ("administrator_id", "whose it is"),
+            ("department_id", "which; those below it are theirs, too"),
         ],
     },
     Table {

@@ -61,6 +61,8 @@ pub enum Decision {
 pub struct Exemption {
     /// UUID as text.
     pub id: String,
+    /// The budget.
+    pub budget_id: String,
     /// The budget's name.
     pub budget: String,
     /// Who asked.
@@ -228,7 +230,7 @@ pub async fn of_organisation(
     now: UnixSeconds,
 ) -> Result<Vec<Exemption>, StoreError> {
     Ok(sqlx::query_as(
-        "SELECT e.id, b.name AS budget, e.device_id, d.hostname, u.email AS \"user\", e.reason, e.state,
+        "SELECT e.id, e.budget_id, b.name AS budget, e.device_id, d.hostname, u.email AS \"user\", e.reason, e.state,
             e.requested_at, e.decided_by, e.until
          FROM exemptions e
          INNER JOIN budgets b ON b.id = e.budget_id

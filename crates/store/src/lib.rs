@@ -35,6 +35,7 @@ pub mod price_mix;
 pub mod renewal;
 pub mod reports;
 pub mod retention;
+pub mod roles;
 pub mod spend;
 pub mod terms;
 pub mod tokens;
@@ -88,6 +89,9 @@ pub enum StoreError {
     /// The departments would not be a tree any more.
     #[error("{0}")]
     Tree(&'static str),
+    /// Nobody could change the organisation's accounts any more.
+    #[error("`{0}` is the last owner who can sign in; make another account an owner first")]
+    LastOwner(String),
     /// The file is damaged.
     #[error("the database's file is damaged: {0}")]
     Damaged(String),

@@ -46,9 +46,9 @@ pub enum Command {
     /// Users.
     #[command(subcommand)]
     User(User),
-    /// Administrators of the console.
+    /// Accounts of the console.
     #[command(subcommand)]
-    Admin(Admin),
+    Account(super::accounts::Account),
     /// Devices.
     #[command(subcommand)]
     Device(super::devices::Device),
@@ -256,44 +256,6 @@ pub enum User {
         #[command(flatten)]
         within: InOrganisation,
     },
-}
-
-/// Administrators of the console.
-#[derive(Debug, Subcommand)]
-pub enum Admin {
-    /// List them.
-    List {
-        /// Their organisation.
-        #[command(flatten)]
-        within: InOrganisation,
-    },
-    /// Add one.
-    Add {
-        /// What they type to sign in; unique over all organisations.
-        name: String,
-        /// Where their password is.
-        #[command(flatten)]
-        password: PasswordSource,
-        /// Their organisation.
-        #[command(flatten)]
-        within: InOrganisation,
-    },
-    /// Set a new password: ends their sessions and lifts a lock-out.
-    Password {
-        /// Their name.
-        name: String,
-        /// Where the password is.
-        #[command(flatten)]
-        password: PasswordSource,
-    },
-}
-
-/// Where a password comes from.
-#[derive(Debug, Args)]
-pub struct PasswordSource {
-    /// File with the password (`-` for standard input); without it one is generated and printed once.
-    #[arg(long)]
-    pub password_file: Option<PathBuf>,
 }
 
 /// Longest validity of a token.

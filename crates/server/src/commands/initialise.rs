@@ -5,9 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use toktra_pki::{Authority, Founding, Passphrase, PassphraseFile};
+use toktra_store::roles::Role;
 use toktra_store::{Store, accounts, directory};
 
-use super::administrators::{self, NewPassword};
+use super::accounts::{NewPassword, checked_name};
 use super::arguments::Init;
 use super::{ACTOR, say};
 use crate::app::{Clock, DATABASE};
@@ -19,10 +20,7 @@ pub async fn init(data: &Path, passphrase: &PassphraseFile, options: Init) -> an
     }
     ensure!(!options.organisation.trim().is_empty(), "give the organisation a name");
     let administrator = match &options.admin {
-        Some(name) => Some((
-            administrators::checked_name(name)?,
-            NewPassword::choose(options.password_file.as_deref())?,
-        )),
+        Some(name) => Some((checked_name(name)?, NewPassword::choose(options.password_file.as_deref())?)),
         None => None,
     };
     let root_directory = options.root_out.clone().unwrap_or_else(|| Authority::offline_directory(data));
@@ -39,7 +37,8 @@ pub async fn init(data: &Path, passphrase: &PassphraseFile, options: Init) -> an
     let store = Store::open(&data.join(DATABASE)).await?;
     let organisation = directory::create_organisation(&store, &options.organisation, ACTOR, now).await?;
     if let Some((name, password)) = &administrator {
-        accounts::create_administrator(&store, &organisation, name, password.hash(), ACTOR, now).await?;
+        let owner = (name.as_str(), Role::Owner, &[][..]);
+        accounts::create_administrator(&store, &organisation, owner, password.hash(), ACTOR, now).await?;
     }
     store.close().await;
     // Written last: a directory with settings is complete.

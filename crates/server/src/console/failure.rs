@@ -18,6 +18,8 @@ pub(super) enum Failure {
     BadForm,
     /// The form was not sent from a page of this session.
     ForeignOrigin,
+    /// The account's role does not include it.
+    Role,
     /// Our fault.
     Internal,
 }
@@ -49,6 +51,11 @@ impl Failure {
                 StatusCode::FORBIDDEN,
                 "This request was refused",
                 "It did not come from a page of your present session. Open the page anew and try again.",
+            ),
+            Self::Role => (
+                StatusCode::FORBIDDEN,
+                "This is not part of your role",
+                "An owner of your organisation can give your account another role.",
             ),
             Self::Internal => (
                 StatusCode::INTERNAL_SERVER_ERROR,

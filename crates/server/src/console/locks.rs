@@ -18,7 +18,6 @@ use super::session::Administrator;
 /// What a lock's form sends.
 #[derive(Deserialize)]
 pub(super) struct Lock {
-    token: String,
     device: DeviceId,
     message: String,
 }
@@ -26,7 +25,6 @@ pub(super) struct Lock {
 /// What an unlock's form sends.
 #[derive(Deserialize)]
 pub(super) struct Unlock {
-    token: String,
     device: DeviceId,
 }
 
@@ -36,8 +34,7 @@ pub(super) async fn lock(
     administrator: Administrator,
     form: Result<Form<Lock>, FormRejection>,
 ) -> Result<Response, Failure> {
-    let Form(Lock { token, device, message }) = form.map_err(|_| Failure::BadForm)?;
-    administrator.check(&token)?;
+    let Form(Lock { device, message }) = form.map_err(|_| Failure::BadForm)?;
     let message = message.trim();
     if !(1..=MESSAGE_LIMIT).contains(&message.len()) || message.contains(char::is_control) {
         return Err(Failure::BadForm);
@@ -51,8 +48,7 @@ pub(super) async fn unlock(
     administrator: Administrator,
     form: Result<Form<Unlock>, FormRejection>,
 ) -> Result<Response, Failure> {
-    let Form(Unlock { token, device }) = form.map_err(|_| Failure::BadForm)?;
-    administrator.check(&token)?;
+    let Form(Unlock { device }) = form.map_err(|_| Failure::BadForm)?;
     set(&console, &administrator, device, None).await
 }
 

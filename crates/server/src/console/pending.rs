@@ -50,7 +50,6 @@ impl Pending {
 /// What either button sends.
 #[derive(Deserialize)]
 pub(super) struct Decision {
-    token: String,
     request: Uuid,
 }
 
@@ -78,8 +77,7 @@ async fn decide(
     form: Result<Form<Decision>, FormRejection>,
     approve: bool,
 ) -> Result<Response, Failure> {
-    let Form(Decision { token, request }) = form.map_err(|_| Failure::BadForm)?;
-    administrator.check(&token)?;
+    let Form(Decision { request }) = form.map_err(|_| Failure::BadForm)?;
     let session = &administrator.session;
     let (organisation, id) = (Some(session.organisation_id.as_str()), request.to_string());
     let now = console.clock.now();

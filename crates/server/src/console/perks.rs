@@ -55,7 +55,6 @@ struct SumRow {
 /// What a tier's form sends.
 #[derive(Deserialize)]
 pub(super) struct TierForm {
-    token: String,
     name: String,
     monthly: String,
     rollover: String,
@@ -64,7 +63,6 @@ pub(super) struct TierForm {
 /// What the enrolment's form sends.
 #[derive(Deserialize)]
 pub(super) struct EnrolForm {
-    token: String,
     email: String,
     tier: String,
 }
@@ -72,7 +70,6 @@ pub(super) struct EnrolForm {
 /// What the button beside a name sends.
 #[derive(Deserialize)]
 pub(super) struct NameForm {
-    token: String,
     name: String,
 }
 
@@ -122,7 +119,6 @@ pub(super) async fn set_tier(
     form: Result<Form<TierForm>, FormRejection>,
 ) -> Result<Response, Failure> {
     let Form(form) = form.map_err(|_| Failure::BadForm)?;
-    administrator.check(&form.token)?;
     let terms =
         TierTerms { monthly_tokens: tokens(&form.monthly)?, rollover_tokens: tokens(&form.rollover)? };
     let (store, now, actor) = (&console.store, console.clock.now(), &administrator.session.administrator);
@@ -144,7 +140,6 @@ pub(super) async fn remove_tier(
     form: Result<Form<NameForm>, FormRejection>,
 ) -> Result<Response, Failure> {
     let Form(form) = form.map_err(|_| Failure::BadForm)?;
-    administrator.check(&form.token)?;
     let (store, now, actor) = (&console.store, console.clock.now(), &administrator.session.administrator);
     let organisation = administrator.organisation(&console.store).await?;
     let tier = perks::tier(store, &organisation, &form.name, now).await.map_err(missing)?;
@@ -158,7 +153,6 @@ pub(super) async fn enrol(
     form: Result<Form<EnrolForm>, FormRejection>,
 ) -> Result<Response, Failure> {
     let Form(form) = form.map_err(|_| Failure::BadForm)?;
-    administrator.check(&form.token)?;
     let (store, now, actor) = (&console.store, console.clock.now(), &administrator.session.administrator);
     let organisation = administrator.organisation(&console.store).await?;
     let tier = perks::tier(store, &organisation, &form.tier, now).await.map_err(missing)?;
@@ -173,7 +167,6 @@ pub(super) async fn remove(
     form: Result<Form<NameForm>, FormRejection>,
 ) -> Result<Response, Failure> {
     let Form(form) = form.map_err(|_| Failure::BadForm)?;
-    administrator.check(&form.token)?;
     let (store, now, actor) = (&console.store, console.clock.now(), &administrator.session.administrator);
     let organisation = administrator.organisation(&console.store).await?;
     let user = user(&console, &organisation, &form.name).await?;

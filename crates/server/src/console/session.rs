@@ -8,7 +8,6 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::header::COOKIE;
 use axum::http::request::Parts;
-use axum::response::{IntoResponse, Redirect, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
@@ -16,11 +15,13 @@ use subtle::ConstantTimeEq;
 use toktra_protocol::UnixSeconds;
 use toktra_store::accounts::{self, Session};
 use toktra_store::directory::{self, Organisation};
+use toktra_store::roles::{self, Reach};
 use toktra_store::{Store, StoreError};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::Console;
 use super::failure::Failure;
+use super::routes;
 
 /// A session that is not used ends after this, in seconds.
 pub(super) const IDLE_LIMIT_S: u64 = 60 * 60;
@@ -37,11 +38,13 @@ const COOKIE_ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Strict";
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(super) struct SessionKey([u8; 32]);
 
-/// Whoever makes a request: extracted from the cookie, or else sent to the sign-in.
+/// Whoever makes a request, as the guard of its route found them.
 #[derive(Clone, Debug)]
 pub(super) struct Administrator {
     /// Who, and of which organisation.
     pub(super) session: Session,
+    /// What of the organisation they may see and change.
+    pub(super) reach: Reach,
     key: SessionKey,
 }
 
@@ -114,9 +117,14 @@ impl Administrator {
         self.key.form_token()
     }
 
-    /// Refuses a form that was not made for this session.
-    pub(super) fn check(&self, form_token: &str) -> Result<(), Failure> {
-        if self.key.owns(form_token) { Ok(()) } else { Err(Failure::ForeignOrigin) }
+    /// Whether a form was made for this session.
+    pub(super) fn owns(&self, form_token: &str) -> bool {
+        self.key.owns(form_token)
+    }
+
+    /// Whether they may use what is at this path; what they may not, pages do not offer.
+    pub(super) fn may(&self, path: &str) -> bool {
+        routes::is_open(path, self.session.role)
     }
 
     /// The only organisation that the session may see.
@@ -142,19 +150,17 @@ impl Administrator {
         if end.0 >= unix_seconds(session.expires_at).0.saturating_add(EXTENSION_GRAIN_S) {
             accounts::extend_session(&console.store, &hash, end).await?;
         }
-        Ok(Some(Self { session, key }))
+        let reach = roles::reach(&console.store, &session).await?;
+        Ok(Some(Self { session, reach, key }))
     }
 }
 
 impl FromRequestParts<Arc<Console>> for Administrator {
-    type Rejection = Response;
+    type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Response> {
-        match Self::find(console, &parts.headers).await {
-            Ok(Some(administrator)) => Ok(administrator),
-            Ok(None) => Err(Redirect::to("/login").into_response()),
-            Err(failure) => Err(failure.into_response()),
-        }
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Console>) -> Result<Self, Failure> {
+        // A route that is open to anyone has none: its handler must not ask.
+        parts.extensions.get().cloned().ok_or(Failure::Internal)
     }
 }
 

@@ -24,12 +24,6 @@ pub(super) struct Credentials {
     password: TypedPassword,
 }
 
-/// The form of the button that signs out.
-#[derive(Debug, serde::Deserialize)]
-pub(super) struct SignOut {
-    token: String,
-}
-
 #[derive(Template)]
 #[template(path = "login.html")]
 struct SignInPage<'a> {
@@ -85,10 +79,7 @@ pub(super) async fn sign_in(
 pub(super) async fn sign_out(
     State(console): State<Arc<Console>>,
     administrator: Administrator,
-    form: Result<Form<SignOut>, FormRejection>,
 ) -> Result<Response, Failure> {
-    let Form(SignOut { token }) = form.map_err(|_| Failure::BadForm)?;
-    administrator.check(&token)?;
     accounts::close_session(&console.store, &administrator.session_hash()).await?;
     Ok(([(SET_COOKIE, expired_cookie())], Redirect::to("/login")).into_response())
 }

@@ -16,6 +16,7 @@ use toktra_store::directory::{
 use toktra_store::enrolment::{self, Attempt, EnrolError, Grant, NewCertificate};
 use toktra_store::ledger::{Cost, Ledger, Tariff};
 use toktra_store::price_mix::Share;
+use toktra_store::roles::Role;
 use toktra_store::spend::ScopeKey;
 use toktra_store::tokens::{self, Use};
 use toktra_store::{Store, accounts, budgets, devices, exemptions, flags};
@@ -87,7 +88,8 @@ pub fn ledger(store: &Store, now: UnixSeconds) -> Ledger {
 pub async fn organisation(store: &Store, name: &str, administrator: &str, now: UnixSeconds) -> Organisation {
     let organisation = create_organisation(store, name, "test", now).await.unwrap();
     let hash = password::hash(PASSWORD).unwrap();
-    accounts::create_administrator(store, &organisation, administrator, &hash, "test", now).await.unwrap();
+    let owner = (administrator, Role::Owner, &[][..]);
+    accounts::create_administrator(store, &organisation, owner, &hash, "test", now).await.unwrap();
     organisation
 }
 

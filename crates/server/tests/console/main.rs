@@ -15,4 +15,5 @@ mod fleet;
 mod look;
 mod pages;
 mod perks;
+mod roles;
 mod safety;

@@ -4,7 +4,8 @@
 use serde::Deserialize;
 use toktra_protocol::budget::{Period, Scope, Unit};
 use toktra_store::budgets::{Settings, period_name};
-use toktra_store::directory::{self, Organisation};
+use toktra_store::directory::{self, Department, Organisation};
+use toktra_store::roles::Reach;
 use toktra_store::spend::ScopeKey;
 use toktra_store::{Store, StoreError};
 
@@ -27,7 +28,6 @@ pub(super) const PERIODS: [(&str, &str); 5] = [
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(in crate::console) struct Draft {
-    pub(super) token: String,
     /// Which budget is to be changed.
     pub(super) budget: String,
     pub(super) name: String,
@@ -107,20 +107,25 @@ impl Draft {
         &self,
         store: &Store,
         organisation: &Organisation,
+        reach: &Reach,
     ) -> Result<Result<ScopeKey, String>, StoreError> {
         let user = self.user.trim();
         let (scope, id) = match (self.department.as_str(), user) {
-            ("", "") => (Scope::Organisation, organisation.id.clone()),
-            ("", email) => match directory::user(store, &organisation.id, email).await {
-                Ok(user) => (Scope::User, user.id),
-                Err(StoreError::NotFound { .. }) => {
-                    return Ok(Err(format!("There is no person with the address `{email}`.")));
+            ("", "") if *reach == Reach::Organisation => (Scope::Organisation, organisation.id.clone()),
+            ("", "") => return Ok(Err("Choose a department or give a person's address.".to_owned())),
+            ("", email) => {
+                let stranger = || format!("There is no person with the address `{email}`.");
+                match directory::user(store, &organisation.id, email).await {
+                    Ok(user) if reach.department(user.department_id.as_deref()) => (Scope::User, user.id),
+                    Ok(_) | Err(StoreError::NotFound { .. }) => return Ok(Err(stranger())),
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
-            },
+            }
             (id, "") => {
                 let departments = directory::departments(store, &organisation.id).await?;
-                match departments.into_iter().find(|department| department.id == id) {
+                let reached =
+                    |department: &Department| department.id == id && reach.department(Some(&department.id));
+                match departments.into_iter().find(reached) {
                     Some(department) => (Scope::Department, department.id),
                     None => return Ok(Err("There is no such department any more.".to_owned())),
                 }

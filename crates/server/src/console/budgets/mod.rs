@@ -1,6 +1,7 @@
 //! The budgets of the organisation: where each stands, what it warned of and whether it blocks, and who
 //! asks for more. Every form here changes what `toktra-server budget`, `exemption` and `flag` change,
-//! by the same functions of the store.
+//! by the same functions of the store. A budget owner sees and changes what their departments, those below
+//! them and the people in these have; nothing else is there for them.
 
 mod draft;
 mod requests;
@@ -18,7 +19,8 @@ use serde::Deserialize;
 use toktra_protocol::directive::FF_BUDGET_HARD_CAPS;
 use toktra_store::book::Book;
 use toktra_store::budgets::{self, BudgetError, BudgetRow};
-use toktra_store::directory;
+use toktra_store::directory::{self, Organisation};
+use toktra_store::roles::Reach;
 use toktra_store::{StoreError, flags};
 
 use super::failure::{Failure, render};
@@ -39,10 +41,12 @@ struct BudgetsPage<'a> {
     section: &'static str,
     zone: String,
     caps: bool,
+    /// Whether a budget of the whole organisation may be made.
+    reaches_all: bool,
     waiting: Vec<Waiting>,
     granted: Vec<Granted>,
     rows: Vec<Row>,
-    places: &'a [Place],
+    places: Vec<&'a Place>,
     periods: &'static [(&'static str, &'static str)],
     draft: Draft,
     complaint: String,
@@ -63,11 +67,10 @@ pub(super) async fn add(
     form: Result<Form<Draft>, FormRejection>,
 ) -> Result<Response, Failure> {
     let Form(draft) = form.map_err(|_| Failure::BadForm)?;
-    administrator.check(&draft.token)?;
     let organisation = administrator.organisation(&console.store).await?;
     let made = match draft.settings() {
         Err(complaint) => Err(complaint),
-        Ok(settings) => match draft.scope(&console.store, &organisation).await? {
+        Ok(settings) => match draft.scope(&console.store, &organisation, &administrator.reach).await? {
             Err(complaint) => Err(complaint),
             Ok(scope) => {
                 let (name, actor) = (draft.name.trim(), &administrator.session.administrator);
@@ -94,7 +97,6 @@ pub(super) async fn set(
     form: Result<Form<Draft>, FormRejection>,
 ) -> Result<Response, Failure> {
     let Form(draft) = form.map_err(|_| Failure::BadForm)?;
-    administrator.check(&draft.token)?;
     let budget = budget(&console, &administrator, &draft.budget).await?;
     let set = match draft.settings() {
         Err(complaint) => Err(complaint),
@@ -119,7 +121,6 @@ pub(super) async fn set(
 /// What a form sends that names a budget alone.
 #[derive(Deserialize)]
 pub(super) struct Named {
-    token: String,
     budget: String,
 }
 
@@ -129,8 +130,7 @@ pub(super) async fn remove(
     administrator: Administrator,
     form: Result<Form<Named>, FormRejection>,
 ) -> Result<Response, Failure> {
-    let Form(Named { token, budget: id }) = form.map_err(|_| Failure::BadForm)?;
-    administrator.check(&token)?;
+    let Form(Named { budget: id }) = form.map_err(|_| Failure::BadForm)?;
     let budget = budget(&console, &administrator, &id).await?;
     let (actor, now) = (&administrator.session.administrator, console.clock.now());
     budgets::remove(&console.store, &budget, actor, now).await?;
@@ -140,7 +140,6 @@ pub(super) async fn remove(
 /// What the switch of hard caps sends.
 #[derive(Deserialize)]
 pub(super) struct Caps {
-    token: String,
     on: bool,
 }
 
@@ -150,8 +149,7 @@ pub(super) async fn caps(
     administrator: Administrator,
     form: Result<Form<Caps>, FormRejection>,
 ) -> Result<Response, Failure> {
-    let Form(Caps { token, on }) = form.map_err(|_| Failure::BadForm)?;
-    administrator.check(&token)?;
+    let Form(Caps { on }) = form.map_err(|_| Failure::BadForm)?;
     let organisation = administrator.organisation(&console.store).await?;
     let (actor, now) = (&administrator.session.administrator, console.clock.now());
     flags::set(&console.store, &organisation, FF_BUDGET_HARD_CAPS, on, actor, now).await?;
@@ -172,14 +170,14 @@ async fn show(
     let names = directory::scope_names(store, &organisation).await?;
     let tree = Tree::new(&organisation, directory::departments(store, &organisation.id).await?);
     let caps = flags::of_organisation(store, &organisation).await?[FF_BUDGET_HARD_CAPS];
-    let mut budgets = budgets::of_organisation(store, &organisation).await?;
+    let mut budgets = reached(console, administrator, &organisation).await?;
     budgets.sort_by_cached_key(|budget| tree.order(&budget.scope, &names.of(&budget.scope)));
     let row = |budget: BudgetRow| {
         let standing = book.standing(&budget.id)?.clone();
         let (of, depth) = (names.of(&budget.scope), tree.depth(&budget.scope));
         Some(Row::new(&budget, standing, of, depth, caps))
     };
-    let (waiting, granted) = requests::of_organisation(store, &organisation, now).await?;
+    let (waiting, granted) = requests::of_budgets(store, &organisation, &budgets, now).await?;
     let page = BudgetsPage {
         style: assets::style_href(),
         form_token: administrator.form_token(),
@@ -187,10 +185,15 @@ async fn show(
         section: "budgets",
         zone: directory::time_zone(store, &organisation).await?,
         caps,
+        reaches_all: administrator.reach == Reach::Organisation,
         waiting,
         granted,
         rows: budgets.into_iter().filter_map(row).collect(),
-        places: tree.places(),
+        places: tree
+            .places()
+            .iter()
+            .filter(|place| administrator.reach.department(Some(&place.id)))
+            .collect(),
         periods: &PERIODS,
         draft,
         complaint,
@@ -198,10 +201,24 @@ async fn show(
     Ok(render(status, &page))
 }
 
-/// A budget of the session's organisation.
+/// The budgets that the session reaches.
+async fn reached(
+    console: &Console,
+    administrator: &Administrator,
+    organisation: &Organisation,
+) -> Result<Vec<BudgetRow>, StoreError> {
+    let mut budgets = budgets::of_organisation(&console.store, organisation).await?;
+    if let reach @ Reach::Departments(_) = &administrator.reach {
+        let users = directory::users(&console.store, &organisation.id).await?;
+        budgets.retain(|budget| reach.scope(&budget.scope, &users));
+    }
+    Ok(budgets)
+}
+
+/// One of them.
 async fn budget(console: &Console, administrator: &Administrator, id: &str) -> Result<BudgetRow, Failure> {
     let organisation = administrator.organisation(&console.store).await?;
-    let all = budgets::of_organisation(&console.store, &organisation).await?;
+    let all = reached(console, administrator, &organisation).await?;
     all.into_iter().find(|budget| budget.id == id).ok_or(Failure::NotFound)
 }
 

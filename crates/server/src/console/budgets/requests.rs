@@ -1,5 +1,5 @@
-//! Who asks for more of a budget, whom that was granted, and the buttons that decide. Only of the
-//! session's organisation; audited under the administrator's name.
+//! Who asks for more of a budget, whom that was granted, and the buttons that decide. Only of
+//! budgets that the session reaches; audited under the administrator's name.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use axum::extract::{Form, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 use toktra_protocol::UnixSeconds;
+use toktra_store::budgets::BudgetRow;
 use toktra_store::directory::Organisation;
 use toktra_store::exemptions::{self, Decision, Exemption, ExemptionError};
 use toktra_store::{Store, StoreError};
@@ -42,13 +43,15 @@ pub(super) struct Granted {
     pub(super) by: String,
 }
 
-/// What waits, and what is in force.
-pub(super) async fn of_organisation(
+/// What waits, and what is in force, of these budgets.
+pub(super) async fn of_budgets(
     store: &Store,
     organisation: &Organisation,
+    budgets: &[BudgetRow],
     now: UnixSeconds,
 ) -> Result<(Vec<Waiting>, Vec<Granted>), StoreError> {
-    let rows = exemptions::of_organisation(store, organisation, false, now).await?;
+    let mut rows = exemptions::of_organisation(store, organisation, false, now).await?;
+    rows.retain(|row| budgets.iter().any(|budget| budget.id == row.budget_id));
     let (waiting, granted): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.state == "requested");
     let now = i64::try_from(now.0).unwrap_or(i64::MAX);
     let waiting = waiting.into_iter().map(|row: Exemption| Waiting {
@@ -77,7 +80,6 @@ pub(super) async fn of_organisation(
 /// What a button sends.
 #[derive(Deserialize)]
 pub(in crate::console) struct Decided {
-    token: String,
     exemption: String,
     decision: String,
     /// For how long, when granted.
@@ -91,8 +93,7 @@ pub(in crate::console) async fn decide(
     administrator: Administrator,
     form: Result<Form<Decided>, FormRejection>,
 ) -> Result<Response, Failure> {
-    let Form(Decided { token, exemption, decision, hours }) = form.map_err(|_| Failure::BadForm)?;
-    administrator.check(&token)?;
+    let Form(Decided { exemption, decision, hours }) = form.map_err(|_| Failure::BadForm)?;
     let now = console.clock.now();
     let decision = match decision.as_str() {
         "grant" if (1..=HOURS_LIMIT).contains(&hours) => Decision::GrantUntil(now.plus(hours * 3_600)),
@@ -102,6 +103,9 @@ pub(in crate::console) async fn decide(
     };
     let organisation = administrator.organisation(&console.store).await?;
     let (store, actor) = (&console.store, &administrator.session.administrator);
+    let all = exemptions::of_organisation(store, &organisation, true, now).await?;
+    let row = all.iter().find(|row| row.id == exemption).ok_or(Failure::NotFound)?;
+    super::budget(&console, &administrator, &row.budget_id).await?;
     match exemptions::decide(store, &organisation, &exemption, decision, actor, now).await {
         // Somebody else was quicker: the page shows how it stands.
         Ok(()) | Err(ExemptionError::State(_)) => Ok(Redirect::to("/budgets").into_response()),
