@@ -85,7 +85,18 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// The keys that are read.
+/// The keys of the file.
+const FILE_KEYS: [&str; 7] = [
+    "domain",
+    "token",
+    "ca",
+    "spool_limit_mib",
+    "privacy_hours_start",
+    "privacy_hours_end",
+    "privacy_hours_days",
+];
+
+/// The preferences that are read.
 #[cfg(target_os = "macos")]
 const KEYS: [&str; 8] = [
     "ToktraDomain",
@@ -117,10 +128,10 @@ impl Config {
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
-        // The parser's own message would quote the line, which may hold the token.
+        // The parser would quote the line, which may hold the token.
         let config: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
-            anyhow::anyhow!("line {line}: {}", error.message())
+            anyhow::anyhow!("line {line}: {}", without_quotes(error.message()))
         })?;
         config.checked()
     }
@@ -202,6 +213,30 @@ pub fn remove_token(path: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// What a parser says, but for what it quotes: a token without its quotes is a number or a key to it. The names
+/// of our own keys stay, and signs.
+fn without_quotes(message: &str) -> String {
+    let (mut said, mut rest) = (String::new(), message);
+    while let Some(start) = rest.find(['`', '"']) {
+        let (before, quoted) = rest.split_at(start);
+        let (sign, quoted) = quoted.split_at(1);
+        let mut escaped = false;
+        let mut ends = quoted.match_indices(|char: char| {
+            let ends = !escaped && char.to_string() == sign;
+            escaped = sign == "\"" && char == '\\' && !escaped;
+            ends
+        });
+        // A key may hold a backtick itself.
+        let is_end = |at: usize| !quoted[at + 1..].starts_with(|next: char| !", ):".contains(next));
+        let end = ends.find(|(at, _)| is_end(*at)).map_or(quoted.len(), |(at, _)| at);
+        let word = &quoted[..end];
+        let is_ours = FILE_KEYS.contains(&word) || !word.contains(char::is_alphanumeric);
+        said += &format!("{before}{sign}{}{sign}", if is_ours { word } else { "…" });
+        rest = quoted.get(end + 1..).unwrap_or_default();
+    }
+    said + rest
+}
+
 fn read_text(path: &Path) -> anyhow::Result<Option<Zeroizing<String>>> {
     match path.metadata() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -256,7 +291,38 @@ mod tests {
     fn mistakes_are_named_by_line_and_never_quote_the_token() {
         let error = format!("{:#}", Config::parse("domain = \"a.b\"\ntoken = \"secret\" x\n").unwrap_err());
         assert!(error.contains("line 2") && !error.contains("secret"), "{error}");
-        assert!(Config::parse("domian = \"a.b\"").is_err());
+        // However somebody got the line of the token wrong. One of only digits is a number without its quotes.
+        for secret in ["8675309867530986753", "tqr7secret", "1.75e300", "-4711", "inf", "2026-11-28"] {
+            for line in [
+                "token = X",
+                "token = [X]",
+                "token = [\"X\"]",
+                "token = { value = \"X\" }",
+                "token = 'X",
+                "token = \"X",
+                "token = \"X\" X",
+                "token = \"\\X\"",
+                "token \"X\"",
+                "token: \"X\"",
+                "token.X = 1",
+                "[token]\nX = 1",
+                "[[token]]\n\"X\" = 1",
+                "token == \"X\"",
+                "X",
+                "\"X\"",
+                "X = \"\"",
+                "\"token X\" = 1",
+                "token = \"X\"\ntoken = \"X\"",
+                "spool_limit_mib = \"X\"\ntoken = X",
+            ] {
+                let text = line.replace('X', secret);
+                let Err(error) = Config::parse(&text) else { continue };
+                let error = format!("{error:#}");
+                assert!(error.starts_with("line ") && !error.contains(secret), "{text}: {error}");
+            }
+        }
+        let misspelt = Config::parse("domian = \"a.b\"").unwrap_err().to_string();
+        assert!(misspelt.contains("`domain`"), "{misspelt}");
         assert!(Config::parse("domain = \"https://a.b\"").is_err());
         assert!(Config::parse("spool_limit_mib = 1").is_err());
     }
