@@ -1,15 +1,23 @@
-"""Looks for marks where nothing of them may be: files, every table of every SQLite file, memory of processes.
+"""Looks for marks where nothing of them may be: in files, and in every table of every SQLite file.
 
     taint.py MARK... -- PLACE...
 
-A place is a file, a directory with all below it, or `pid:NUMBER`. Each find is a line: place, mark and form, with
-tabs between. A mark is looked for as it is, in UTF-16, in hex and in base64 at each of its three alignments.
+A place is a file or a directory with all below it. Each find is a line: place, mark and form, with tabs between. A
+mark is looked for as it is, in UTF-16, in hex and in base64 at each of its three alignments, a UUID also as its 16
+bytes; everywhere, and in whatever a file holds that zstd has compressed.
 """
 
 import base64
 import os
 import sqlite3
 import sys
+import uuid
+
+import zstandard
+
+ZSTD = b"\x28\xb5\x2f\xfd"
+# More than any message has.
+UNPACKED_LIMIT = 16 << 20
 
 
 def forms(mark):
@@ -24,12 +32,31 @@ def forms(mark):
         start, end = -(-before * 8 // 6), (before + len(text)) * 8 // 6
         yield "base64", encoded[start:end]
         yield "base64", encoded[start:end].translate(bytes.maketrans(b"+/", b"-_"))
+    try:
+        yield "bytes", uuid.UUID(mark).bytes
+    except ValueError:
+        pass
 
 
-def look(place, content):
-    for mark, form, needle in NEEDLES:
+def look(place, content, prefix=""):
+    for needle, (mark, form) in NEEDLES.items():
         if needle in content:
-            FOUND.add((place, mark, form))
+            FOUND.add((place, mark, prefix + form))
+
+
+def look_in_compressed(place, content):
+    at = content.find(ZSTD)
+    while at >= 0:
+        unpacked = b""
+        try:
+            reader = zstandard.ZstdDecompressor().stream_reader(memoryview(content)[at:])
+            while len(unpacked) < UNPACKED_LIMIT and (chunk := reader.read(1 << 16)):
+                unpacked += chunk
+        except zstandard.ZstdError:
+            # Four bytes by chance, or cut off: what came before the end counts.
+            pass
+        look(place, unpacked, "zstd, ")
+        at = content.find(ZSTD, at + 1)
 
 
 def look_in_tables(path):
@@ -50,36 +77,19 @@ def look_in_file(path):
         # A socket, or gone meanwhile.
         return
     look(path, content)
+    look_in_compressed(path, content)
     if content.startswith(b"SQLite format 3\0"):
         look_in_tables(path)
 
 
-def look_in_memory(pid):
-    read = 0
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
-        for line in maps:
-            parts = line.split(maxsplit=5)
-            name = parts[5].strip() if len(parts) > 5 else "anonymous"
-            start, end = (int(number, 16) for number in parts[0].split("-"))
-            try:
-                memory.seek(start)
-                content = memory.read(end - start)
-            except (OSError, ValueError, OverflowError):
-                # Guards and the kernel's own pages.
-                continue
-            read += len(content)
-            look(f"pid:{pid}:{name}", content)
-    if read < 1 << 20:
-        sys.exit(f"the memory of {pid} could not be read")
-
-
 MARKS = sys.argv[1 : sys.argv.index("--")]
-NEEDLES = [(mark, form, needle) for mark in MARKS for form, needle in forms(mark)]
+# Each once: many look the same in two alphabets.
+NEEDLES = {needle: (mark, form) for mark in MARKS for form, needle in forms(mark)}
 FOUND = set()
 for place in sys.argv[sys.argv.index("--") + 1 :]:
-    if place.startswith("pid:"):
-        look_in_memory(int(place[4:]))
-    elif os.path.isdir(place):
+    if not os.path.exists(place):
+        sys.exit(f"{place} is not there")
+    if os.path.isdir(place):
         for folder, _, names in os.walk(place):
             for name in names:
                 look_in_file(os.path.join(folder, name))

@@ -4,4 +4,6 @@
 
 pub mod blocking;
 pub mod clients;
+pub mod perks;
 pub mod scene;
+pub mod search;

@@ -1,106 +1,50 @@
 //! The taint test: a day of mixed traffic, in short, with marks in prompts, in names of sites that are no
-//! provider's, and in programs that are used in privacy hours only; then every file, every table, every log, the
-//! memory of the three processes and every packet between device and backend is searched for the marks, in plain
-//! and in the usual encodings.
+//! provider's, in programs that are used in privacy hours only, and in all that a user does in personal mode; then
+//! every file, every table, every log (all three processes say whatever they can say), core dumps of the processes,
+//! every packet between devices and backend, and what those packets say to whoever has the backend's keys, are
+//! searched for the marks, in plain and in the usual encodings.
 //!
 //! | mark | may be found |
 //! | --- | --- |
-//! | a prompt | nowhere |
+//! | a prompt, in personal mode or not | nowhere |
 //! | a name that is no provider's | in the client's own hello on its network; in the extension's memory: in the ring buffer that the kernel shares with it, until other hellos have overwritten it, and in memory that it has freed |
 //! | a program that is used in privacy hours only | in the extension's memory |
+//! | program and host in personal mode | in that device's extension's and agent's memory, where they pass before they are sealed; the host in the client's own hello on its network |
+//! | the identifier of a personal record | in that device's agent's memory, where it is made |
 //!
-//! A client's own process and its network are its own. What a personal record holds is searched for in `vault.rs`.
+//! A client's own process, its directory and its network are its own.
 
-#![allow(clippy::unwrap_used, reason = "test code")]
+#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "test code")]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::UdpSocket;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
 use toktra_testkit::installation::{Installation, Part};
 use toktra_testkit::lab::Lab;
+use toktra_testkit::member::Member;
 use toktra_testkit::process::{output, until};
-use toktra_tests::clients::{chat, curl, script};
+use toktra_testkit::tally::{Connection, Transport};
+use toktra_tests::clients::{chat, chromium, curl, script, venv};
+use toktra_tests::perks::{self, Own, SIMULATOR, named};
+use toktra_tests::search::{Packets, Uplink, core, search};
 
 const PROMPT: &str = "zq4prompt-7d2a";
 const FOREIGN: &str = "zq5foreign.example";
 const HOURS: &str = "zq6hours-9b1f";
-const MARKS: [&str; 3] = [PROMPT, FOREIGN, HOURS];
-/// The simulator, which answers to any name.
-const SIMULATOR: &str = "10.77.0.1";
+const OWN: Own =
+    Own { program: "zq1program-2c9e", host: "zq2host-5f3c.api.openai.com", prompt: "zq3prompt-8e4d" };
+/// So much of it is nobody else's.
+const OWN_HOST: &str = "zq2host-5f3c";
 const CHAT: &str = "https://api.openai.com/v1/chat/completions";
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A mark that was found somewhere.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Find {
-    place: String,
-    mark: String,
-    form: String,
-}
-
-/// Searches files, directories and, as `pid:NUMBER`, processes.
-fn search(marks: &[&str], places: &[String]) -> BTreeSet<Find> {
-    let mut command = Command::new("python3");
-    command.arg(script("taint.py")).args(marks).arg("--").args(places);
-    let found = output(&mut command).unwrap();
-    let parse = |line: &str| {
-        let parts: Vec<&str> = line.split('\t').collect();
-        let [place, mark, form] = [0, 1, 2].map(|at: usize| parts[at].to_owned());
-        Find { place, mark, form }
-    };
-    found.lines().map(parse).collect()
-}
-
-/// What passes an interface, written into a file.
-struct Packets(Child);
-
-impl Packets {
-    fn of(mut command: Command, interface: &str, file: &Path) -> Self {
-        command.arg(interface).arg(file).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        assert_eq!(ready, "ready\n");
-        Self(child)
-    }
-
-    /// Of the machine itself, over whose loopback the device speaks to its backend.
-    fn of_backend(file: &Path) -> Self {
-        let mut command = Command::new("python3");
-        command.arg(script("packets.py"));
-        Self::of(command, "lo", file)
-    }
-
-    /// Of the network on which the clients are.
-    fn of_clients(lab: &Lab, file: &Path) -> Self {
-        let mut command = lab.client("python3");
-        command.arg(script("packets.py"));
-        Self::of(command, "lab0", file)
-    }
-
-    fn end(mut self) {
-        drop(self.0.stdin.take());
-        assert!(self.0.wait().unwrap().success());
-    }
-}
-
-/// curl under another name, by which the extension knows it.
-fn named(lab: &Lab, name: &str) -> Command {
-    let curl = output(Command::new("which").arg("curl")).unwrap();
-    let program = lab.client_directory().join(name);
-    fs::copy(fs::canonicalize(curl.trim()).unwrap(), &program).unwrap();
-    let mut command = lab.client(program.to_str().unwrap());
-    command.args(["-sS", "--fail", "--max-time", "60", "-o", "/dev/null", "--cacert"]);
-    command.arg(lab.root_certificate());
-    command
-}
-
-/// Sites that are nobody's: over HTTP/1.1, HTTP/2 and TLS 1.2, through a proxy, and with a hello in pieces.
+/// Sites that are nobody's: over HTTP/1.1, HTTP/2 and TLS 1.2, through a proxy, with a hello in pieces, and over QUIC.
 fn visit_strangers(lab: &Lab) {
     let (url, place) = (format!("https://{FOREIGN}/bytes/20000"), format!("{FOREIGN}:443:{SIMULATOR}"));
     for flags in [&["--http1.1"][..], &["--http2"], &["--tls-max", "1.2"]] {
@@ -111,6 +55,21 @@ fn visit_strangers(lab: &Lab) {
     let _ = curl(lab, &["-x", "http://proxy.example:8080", "-o", "/dev/null", &url]).output().unwrap();
     let mut pieces = lab.client("python3");
     output(pieces.arg(script("slow_hello.py")).args([SIMULATOR, FOREIGN])).unwrap();
+    let quic = [
+        "--enable-quic".to_owned(),
+        format!("--origin-to-force-quic-on={FOREIGN}:443"),
+        format!("--host-resolver-rules=MAP {FOREIGN} {SIMULATOR}"),
+    ];
+    let Some(mut browser) =
+        chromium(lab, &format!("https://{FOREIGN}/"), &quic.each_ref().map(String::as_str))
+    else {
+        eprintln!("SKIPPED: QUIC, since TOKTRA_NO_BROWSER is set");
+        return;
+    };
+    output(&mut browser).unwrap();
+    let is_it =
+        |one: &Connection| one.transport == Transport::Quic && one.server_name.as_deref() == Some(FOREIGN);
+    assert!(lab.connections().iter().any(is_it), "it did not come over QUIC");
 }
 
 fn ask(lab: &Lab) {
@@ -149,35 +108,81 @@ fn day(installation: &Installation) {
     .unwrap();
 }
 
+/// Personal mode, on a device of its own, with strangers in between.
+fn private(member: &Member) -> Vec<Value> {
+    member.agent(&["personal", "opt-in", "--yes"]).unwrap();
+    let own = OWN.record(member);
+    visit_strangers(&member.lab);
+    own
+}
+
+/// What a device or a backend has on disk, by the lab in which it lives.
+fn files(lab: &Lab) -> Vec<PathBuf> {
+    let places = ["server", "agent", "run", "logs"].map(|name| lab.directory().join(name));
+    places.into_iter().filter(|place| place.exists()).collect()
+}
+
 #[test]
 fn no_mark_is_where_it_must_not_be() {
-    let mut installation = Installation::start(|_| ()).unwrap();
     let captured = tempfile::tempdir().unwrap();
-    let [backend, clients] = ["backend", "clients"].map(|name| captured.path().join(name));
-    let packets = [Packets::of_backend(&backend), Packets::of_clients(&installation.lab, &clients)];
+    let place = |name: &str| captured.path().join(name);
+    let uplink = Uplink::record(captured.path());
+    let environment = [uplink.environment(), vec![("TOKTRA_LOG", "trace".into())]].concat();
+    let mut installation = Installation::start_with(environment, |_| ()).unwrap();
+    perks::offer(&installation);
+    let member = perks::device(&installation);
+    let networks = [
+        Packets::of_clients(&installation.lab, &place("clients")),
+        Packets::of_clients(&member.lab, &place("her clients")),
+    ];
     day(&installation);
+    let own = private(&member);
+    assert!(member.events(&installation).unwrap().is_empty(), "nothing of it is the organisation's");
 
-    let directory = installation.lab.directory().display().to_string();
-    let files = ["server", "agent", "run", "logs"].map(|name| format!("{directory}/{name}"));
-    let processes = Part::ALL.map(|part| installation.id(part).unwrap());
-    let [server, agent, extension] = processes.map(|id| format!("pid:{id}"));
-    packets.into_iter().for_each(Packets::end);
-    let own =
-        |mark: &str| Find { place: clients.display().to_string(), mark: mark.into(), form: "plain".into() };
+    for part in Part::ALL {
+        core(installation.id(part).unwrap(), &place(&format!("{part:?}")));
+    }
+    for part in [Part::Agent, Part::Extension] {
+        core(member.id(part).unwrap(), &place(&format!("her {part:?}")));
+    }
+    networks.into_iter().for_each(Packets::end);
+    let [packets, said] = uplink.end(installation.port());
+    let record = perks::id(&own[0]);
+    let marks = [PROMPT, FOREIGN, HOURS, OWN.program, OWN_HOST, OWN.prompt, record];
+    let found = |places: &[PathBuf]| search(&marks, places);
+    let holds = |name: &str, allowed: &[&str]| {
+        let found: BTreeSet<String> = found(&[place(name)]).into_iter().map(|find| find.mark).collect();
+        assert!(found.iter().all(|mark| allowed.contains(&mark.as_str())), "{name}: {found:?}");
+        found
+    };
 
-    // Nothing on any disk, in any table, in any log, in the agent, in the backend, or on the way between.
-    let places = [&files[..], &[server, agent, backend.display().to_string()]].concat();
-    assert_eq!(search(&MARKS, &places), BTreeSet::new());
-    // The client's network has the name that the client itself gave, and no prompt.
-    assert_eq!(search(&MARKS, &[clients.display().to_string()]), BTreeSet::from([own(FOREIGN)]));
-    // The extension has seen ciphertext only; that what it may hold is found shows that it was searched.
-    let held = search(&MARKS, &[extension]);
-    assert!(held.iter().all(|find| find.mark != PROMPT), "{held:?}");
-    assert!(held.iter().any(|find| find.mark == HOURS), "{held:?}");
+    // Nothing on any disk, in any table, in any log, in the backend's memory, in that of the agent that has heard of
+    // none of it, or on the way between.
+    let disks = [files(&installation.lab), files(&member.lab)].concat();
+    let elsewhere = [place("Server"), place("Agent"), packets, said.clone()];
+    assert_eq!(found(&[disks, elsewhere.into()].concat()), BTreeSet::new());
+    // What crosses was read: there is what an organisation may know, and that there is a vault. So was memory.
+    for (mark, place) in [
+        ("api.openai.com", &said),
+        ("/v1/vault/records", &said),
+        ("ingest.toktra.localhost", &place("Server")),
+        ("ingest.toktra.localhost", &place("Agent")),
+        ("ingest.toktra.localhost", &place("her Agent")),
+    ] {
+        assert_ne!(search(&[mark], &[place.clone()]), BTreeSet::new(), "{mark} in {}", place.display());
+    }
+    // Clients' networks have the names that the clients themselves gave.
+    holds("clients", &[FOREIGN]);
+    holds("her clients", &[FOREIGN, OWN_HOST]);
+    // An extension has seen ciphertext only; that what it may hold is found shows that it was searched.
+    assert!(holds("Extension", &[FOREIGN, HOURS]).contains(HOURS));
+    assert!(holds("her Extension", &[FOREIGN, OWN.program, OWN_HOST]).contains(OWN.program));
+    // Her agent seals what it is told; what it was told is memory that was freed.
+    holds("her Agent", &[OWN.program, OWN_HOST, record]);
     // Once more after all was closed, and written that was not.
+    drop(member);
     installation.stop().unwrap();
-    assert_eq!(search(&MARKS, &files), BTreeSet::new());
-    assert!(fs::metadata(&backend).unwrap().len() > 10_000, "the device spoke to its backend");
+    assert_eq!(found(&files(&installation.lab)), BTreeSet::new());
 }
 
 #[test]
@@ -203,6 +208,10 @@ fn the_search_finds_what_is_planted() {
     let encoded = "import base64, sys; print(base64.b64encode(('a' + sys.argv[1]).encode()).decode())";
     let encoded = output(&mut python(encoded)).unwrap();
     fs::write(place("base64"), &encoded).unwrap();
+    let squeezed =
+        "import sys, zstandard; sys.stdout.buffer.write(zstandard.compress(sys.argv[1].encode() * 9))";
+    let squeezed = Command::new(venv()).args(["-c", squeezed, mark]).output().unwrap();
+    fs::write(place("squeezed"), squeezed.stdout).unwrap();
     // In the memory of a process, which is told it on its standard input.
     let mut process = Command::new("python3")
         .args(["-c", "import sys; kept = sys.stdin.readline(); print('kept', flush=True); sys.stdin.read()"])
@@ -213,13 +222,14 @@ fn the_search_finds_what_is_planted() {
     process.stdin.as_mut().unwrap().write_all(encoded.as_bytes()).unwrap();
     let mut said = String::new();
     BufReader::new(process.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    core(process.id(), Path::new(&place("core")));
     // On the loopback.
     let packets = Packets::of_backend(Path::new(&place("packets")));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.send_to(mark.as_bytes(), socket.local_addr().unwrap()).unwrap();
     packets.end();
 
-    let found = search(&[mark], &[directory.path().display().to_string(), format!("pid:{}", process.id())]);
+    let found = search(&[mark], &[directory.path().to_owned()]);
     process.kill().unwrap();
     process.wait().unwrap();
     let has =
@@ -230,10 +240,11 @@ fn the_search_finds_what_is_planted() {
         ("wide", "UTF-16"),
         ("base64", "base64"),
         ("table.db:marks", "plain"),
-        ("pid:", "base64"),
+        ("core", "base64"),
+        ("squeezed", "zstd, plain"),
         ("packets", "plain"),
     ] {
         assert!(has(place, form), "{place} {form}: {found:?}");
     }
-    assert!(search(&["zq9absent-1a1a"], &[directory.path().display().to_string()]).is_empty());
+    assert!(search(&["zq9absent-1a1a"], &[directory.path().to_owned()]).is_empty());
 }

@@ -14,6 +14,9 @@ use rustls::server::NoServerSessionStorage;
 use toktra_pki::Authority;
 use toktra_protocol::{ToktraDomain, UnixSeconds};
 
+/// Where whoever runs the backend may have the keys of connections written, to read what crosses them: one
+/// line for each, in the form that other TLS programs use. Unset, no key leaves memory.
+const KEY_LOG: &str = "SSLKEYLOGFILE";
 /// A CA that expires sooner is warned of at start and weekly, in seconds.
 const EXPIRY_WARNING_S: u64 = 120 * 24 * 60 * 60;
 
@@ -57,6 +60,9 @@ impl Configurations {
                 expires_at = authority.expires_at().0,
                 "A CA expires soon, or has; rotate it (toktra-server ca status), or nobody can connect after that."
             );
+        }
+        if let Some(file) = std::env::var_os(KEY_LOG) {
+            tracing::warn!(file = %file.display(), "The keys of all connections are written to a file, as {KEY_LOG} says.");
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut ingest = configuration(authority, &provider, &domain.ingest_host(), Peers::Devices, now)?;
@@ -105,6 +111,8 @@ fn configuration(
     };
     let mut config = builder.with_single_cert(certificate.chain, certificate.key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // It asks for KEY_LOG itself, and does nothing without.
+    config.key_log = Arc::new(rustls::KeyLogFile::new());
     Ok(config)
 }
 

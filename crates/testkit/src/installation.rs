@@ -28,6 +28,9 @@ pub const ADMINISTRATOR: &str = "admin";
 /// Longest wait for a process to be up. Generous: it bounds a failure, not a success.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// Variables for processes, beside this one's own.
+pub type Environment = Vec<(&'static str, OsString)>;
+
 /// A user's command at a device of this lab: a home of its own, and no desktop.
 pub(crate) fn at_home(lab: &Lab, command: &mut Command) {
     command.env("HOME", lab.client_directory()).env("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent");
@@ -104,6 +107,8 @@ pub struct Installation {
     pub(crate) device: String,
     /// The last event that was looked at.
     pub(crate) seen: i64,
+    /// Variables of all processes, those of further devices too.
+    pub(crate) environment: Environment,
     /// `TZ` of the device's processes, from their next start on.
     zone: Option<String>,
     /// The lab it lives in.
@@ -113,8 +118,13 @@ pub struct Installation {
 /// Setting up, in order.
 impl Installation {
     /// Sets everything up, telling each step, and waits until traffic would be metered.
-    pub fn start(mut step: impl FnMut(&str)) -> anyhow::Result<Self> {
-        let mut installation = Self::with_backend(&mut step)?;
+    pub fn start(step: impl FnMut(&str)) -> anyhow::Result<Self> {
+        Self::start_with(Environment::new(), step)
+    }
+
+    /// The same, with more variables for the processes of all parts.
+    pub fn start_with(environment: Environment, mut step: impl FnMut(&str)) -> anyhow::Result<Self> {
+        let mut installation = Self::with_backend(environment, &mut step)?;
         step("a one-time token, and an agent that enrols with it");
         installation.enrol()?;
         installation.restart(Part::Agent)?;
@@ -126,7 +136,7 @@ impl Installation {
     /// A device that enrolled so long ago and has been off since, at a moment at which the backend
     /// is away.
     pub fn start_after(age: Duration) -> anyhow::Result<Self> {
-        let mut installation = Self::with_backend(&mut |_: &str| ())?;
+        let mut installation = Self::with_backend(Environment::new(), &mut |_: &str| ())?;
         installation.processes[Part::Server as usize] = None;
         let past = Past::serve(&installation.state("server"), installation.port, age)?;
         installation.enrol()?;
@@ -136,7 +146,7 @@ impl Installation {
         Ok(installation)
     }
 
-    fn with_backend(step: &mut impl FnMut(&str)) -> anyhow::Result<Self> {
+    fn with_backend(environment: Environment, step: &mut impl FnMut(&str)) -> anyhow::Result<Self> {
         step("network namespaces, a cgroup and the provider simulator");
         let lab = Lab::new()?;
         let mut installation = Self {
@@ -145,6 +155,7 @@ impl Installation {
             password: uuid::Uuid::new_v4().simple().to_string(),
             device: String::new(),
             seen: 0,
+            environment,
             zone: None,
             lab,
         };
@@ -321,12 +332,18 @@ impl Installation {
         format!("toktra.localhost:{}", self.port)
     }
 
+    /// Where on loopback the backend listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     fn state(&self, name: &str) -> PathBuf {
         self.lab.directory().join(name)
     }
 
     fn command(&self, part: Part) -> anyhow::Result<Command> {
         let mut command = self.lab.service(&binary(part.name())?);
+        command.envs(self.environment.iter().cloned());
         match part {
             Part::Server => {
                 command.args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)]);

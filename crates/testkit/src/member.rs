@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 use toktra_protocol::local::EXTENSION_SOCKET;
 
-use crate::installation::{Event, Installation, Part, START_LIMIT, at_home};
+use crate::installation::{Environment, Event, Installation, Part, START_LIMIT, at_home};
 use crate::lab::{Lab, PROXY_PORT};
 use crate::process::{Process, binary, output, until};
 
@@ -20,6 +20,7 @@ pub struct Member {
     agent: Option<Process>,
     extension: Option<Process>,
     device: String,
+    environment: Environment,
     /// The lab it lives in.
     pub lab: Lab,
 }
@@ -28,7 +29,9 @@ impl Member {
     /// Enrols a device in a department of the installation, and waits until its traffic would be metered.
     /// More options go to `toktra-server token create`.
     pub fn join(installation: &Installation, department: &str, options: &[&str]) -> anyhow::Result<Self> {
-        let mut member = Self { agent: None, extension: None, device: String::new(), lab: Lab::new()? };
+        let environment = installation.environment.clone();
+        let mut member =
+            Self { agent: None, extension: None, device: String::new(), environment, lab: Lab::new()? };
         let token =
             installation.server(&[&["token", "create", "--department", department][..], options].concat())?;
         let ca = installation.root_certificate().display().to_string();
@@ -45,6 +48,16 @@ impl Member {
     /// Its identifier.
     pub fn device(&self) -> &str {
         &self.device
+    }
+
+    /// A part's process identifier, while it runs; none of the backend's.
+    pub fn id(&self, part: Part) -> Option<u32> {
+        let process = match part {
+            Part::Agent => &self.agent,
+            Part::Extension => &self.extension,
+            Part::Server => return None,
+        };
+        process.as_ref().map(Process::id)
     }
 
     /// Runs a command of `toktra-agent` and returns what it printed.
@@ -109,6 +122,7 @@ impl Member {
         command: &mut Command,
         is_up: impl Fn(&Self, &Process) -> bool,
     ) -> anyhow::Result<Process> {
+        command.envs(self.environment.iter().cloned());
         let mut process = Process::start(name, command, &self.state("logs"))?;
         until(&format!("{name} to be up"), START_LIMIT, || {
             process.check()?;
