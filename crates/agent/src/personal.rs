@@ -419,16 +419,16 @@ impl Personal {
     fn totals_to_tell(&self, month: Month) -> Vec<(Slot, Month, u64)> {
         let place = self.queue();
         let Some(queue) = place.as_ref() else { return Vec::new() };
-        let untold = |total: &&Total| total.month != month && total.told != Some(total.used.low);
-        let before = queue.totals().iter().filter(untold).map(|total| (total.month, total.used.low));
+        let untold = |total: &&Total| total.month != month && total.told != Some(total.used.point);
+        let before = queue.totals().iter().filter(untold).map(|total| (total.month, total.used.point));
         let now = queue.totals().iter().find(|total| total.month == month);
-        let now = (month, now.map_or(0, |total| total.used.low));
-        before.chain([now]).map(|(month, low)| (queue.slot(), month, low.min(TOKENS_LIMIT))).collect()
+        let now = (month, now.map_or(0, |total| total.used.point));
+        before.chain([now]).map(|(month, used)| (queue.slot(), month, used.min(TOKENS_LIMIT))).collect()
     }
 
     /// The backend knows a total, and said how the month stands.
-    fn set_told(&self, slot: Slot, low: u64, standing: Standing, is_now: bool) -> Result<(), PersonalError> {
-        self.with_queue(|queue| queue.set_told(slot, standing.month, low)).unwrap_or(Ok(()))?;
+    fn set_told(&self, slot: Slot, used: u64, standing: Standing, is_now: bool) -> Result<(), PersonalError> {
+        self.with_queue(|queue| queue.set_told(slot, standing.month, used)).unwrap_or(Ok(()))?;
         let mut known = self.known();
         match known.membership.clone() {
             Some(before) if is_now && before.standing != Some(standing) => {

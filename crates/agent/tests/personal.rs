@@ -226,7 +226,7 @@ fn each_record_arrives_once_through_kills_and_lost_answers() {
     assert_eq!(backend.books().vault.records.len(), 1, "in one slot");
     assert_eq!(shown(&device), hosts(160));
     device.until("the total is told", |_| backend.books().vault.totals.values().any(|&total| total == 800));
-    assert_eq!(ledger(&device).used.low, 800, "and each counts once");
+    assert_eq!(ledger(&device).used.point, 800, "and each counts once");
 }
 
 #[test]
@@ -339,7 +339,7 @@ fn a_membership_that_cannot_be_read_is_told_and_left_and_opting_in_goes_on_where
     opt_in(&device);
     assert!(device.path("state/personal.unreadable").exists());
     let found = ledger(&device);
-    assert_eq!(found.used.low, 15, "the totals are the same");
+    assert_eq!(found.used.point, 15, "the totals are the same");
     assert_eq!(shown(&device), hosts(3));
 }
 

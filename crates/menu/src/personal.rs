@@ -44,8 +44,7 @@ pub fn facts(ledger: &PersonalLedger) -> Vec<(&'static str, String)> {
     let tokens = |count| words::amount(Unit::Tokens, count);
     let mut facts =
         vec![("Left", format!("{} of {} this month", tokens(ledger.left()), tokens(ledger.allowance)))];
-    let used = format!("about {}, {} of them count", tokens(ledger.used.point), tokens(ledger.used.low));
-    facts.push(("Used here", used));
+    facts.push(("Used here", format!("about {}", tokens(ledger.used.point))));
     if ledger.others > 0 {
         facts.push(("Elsewhere", format!("{} on your other devices", tokens(ledger.others))));
     }
@@ -252,8 +251,8 @@ mod tests {
             [
                 "Personal Mode: on until Mon 23 Nov 2026, 20:53 (in 2 h)",
                 "[Turn Off]",
-                "Left: 1.50 M tokens of 2.00 M tokens this month",
-                "Used here: about 500 k tokens, 400 k tokens of them count",
+                "Left: 1.40 M tokens of 2.00 M tokens this month",
+                "Used here: about 500 k tokens",
                 "Elsewhere: 100 k tokens on your other devices",
                 "Used up: providers are blocked for you",
                 "Waiting: 3 sealed records",

@@ -9,8 +9,8 @@
 //! | used up, and the user would rather stop | stopped |
 //! | used up, and the user goes on for the organisation | closing for [`NOTICE_S`], then exhausted until the month ends |
 //!
-//! Invariants: what stops somebody is counted by the lower bound of the estimates; nothing is recorded for
-//! the organisation because an allowance ended before the user could read that it will be.
+//! Invariants: what counts is what the user is shown, the best guess; nothing is recorded for the organisation
+//! because an allowance ended before the user could read that it will be.
 
 use toktra_protocol::personal::control::{Mode, WhenExhausted};
 use toktra_protocol::personal::local::{PersonalEstimate, PersonalMode};
@@ -115,9 +115,10 @@ impl Situation<'_> {
         self.standing().map_or(0, |standing| standing.0)
     }
 
-    /// Whether it is used up, for sure.
+    /// Whether it is used up. By the best guess, unlike a cap of the organisation's: over a month errors even out,
+    /// while the lower bounds of short replies add up to nothing.
     pub fn is_exhausted(&self) -> bool {
-        self.used.low.saturating_add(self.others()) >= self.allowance()
+        self.used.point.saturating_add(self.others()) >= self.allowance()
     }
 
     /// From when use counts for the organisation, if that is decided for this month.
@@ -177,17 +178,18 @@ mod tests {
     fn at<'a>(
         membership: &'a Membership,
         perks: Option<&'a Perks>,
-        low: u64,
+        point: u64,
         now: UnixSeconds,
     ) -> Situation<'a> {
-        let used = PersonalEstimate { low, point: low * 2, high: low * 9 };
+        // Of a service whose replies' sizes say little.
+        let used = PersonalEstimate { low: 0, point, high: point * 9 };
         Situation { membership, perks, month: perks.map(|perks| month(perks, now)), used, now }
     }
 
     #[test]
     fn each_row_of_the_table() {
         let (perks, wants) = (perks(), membership(WhenExhausted::Block));
-        let mode = |membership: &Membership, perks, low, now| at(membership, perks, low, now).mode();
+        let mode = |membership: &Membership, perks, point, now| at(membership, perks, point, now).mode();
         assert_eq!(mode(&wants, None, 0, NOW), Mode::Ended);
         let off = Membership { on: false, ..wants.clone() };
         assert_eq!(mode(&off, None, 0, NOW), Mode::Off);
@@ -226,7 +228,7 @@ mod tests {
     proptest! {
         #[test]
         fn nobody_within_the_allowance_is_stopped_and_nobody_who_wants_out_is_recorded_unwarned(
-            low in 0..3000_u64, others in 0..3000_u64, carried in 0..100_u64, passed in 0..200_u64,
+            point in 0..3000_u64, others in 0..3000_u64, carried in 0..100_u64, passed in 0..200_u64,
             corporate: bool, decided: bool,
         ) {
             let choice = if corporate { WhenExhausted::Corporate } else { WhenExhausted::Block };
@@ -234,9 +236,9 @@ mod tests {
             wants.standing = Some(Standing { month: november(), others, carried });
             wants.closing = decided.then(|| Closing { month: november(), at: NOW.plus(60) });
             let perks = perks();
-            let situation = at(&wants, Some(&perks), low, NOW.plus(passed));
+            let situation = at(&wants, Some(&perks), point, NOW.plus(passed));
             let told = situation.told();
-            if low + others < 1100 + carried {
+            if point + others < 1100 + carried {
                 prop_assert_eq!(told.map(|mode| mode.stopped), Some(false));
             } else if !corporate || !decided || passed < 60 {
                 prop_assert_eq!(told.map(|mode| mode.stopped), Some(true));

@@ -77,7 +77,7 @@ pub struct Total {
     pub month: Month,
     /// Tokens since the slot began.
     pub used: PersonalEstimate,
-    /// The lower bound that the backend has been told.
+    /// The best guess that the backend has been told.
     pub told: Option<u64>,
 }
 
@@ -267,13 +267,13 @@ impl Queue {
     }
 
     /// The backend has been told so many tokens of a month.
-    pub fn set_told(&mut self, slot: Slot, month: Month, low: u64) -> io::Result<()> {
+    pub fn set_told(&mut self, slot: Slot, month: Month, used: u64) -> io::Result<()> {
         let mut state = self.state.clone();
         if slot != state.slot {
             return Ok(());
         }
         for total in state.totals.iter_mut().filter(|total| total.month == month) {
-            total.told = Some(low);
+            total.told = Some(used);
         }
         self.keep(state)
     }

@@ -186,9 +186,9 @@ pub enum Mode {
 }
 
 impl PersonalLedger {
-    /// Tokens that are left, by what counts: the lower bound.
+    /// Tokens that are left, by what counts: the best guess.
     pub fn left(&self) -> u64 {
-        self.allowance.saturating_sub(self.used.low.saturating_add(self.others))
+        self.allowance.saturating_sub(self.used.point.saturating_add(self.others))
     }
 }
 

@@ -80,9 +80,9 @@ pub struct PersonalUsage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PersonalEstimate {
-    /// Lower bound; an allowance stops somebody by it.
+    /// Lower bound.
     pub low: u64,
-    /// Best guess; what the user is shown.
+    /// Best guess; what the user is shown, and what counts of an allowance.
     pub point: u64,
     /// Upper bound.
     pub high: u64,

@@ -119,7 +119,7 @@ pub struct PersonalTotal {
     pub slot: Slot,
     /// The month, as the directive has it.
     pub month: Month,
-    /// Tokens of the slot in that month so far; the backend keeps the highest. At most [`TOKENS_LIMIT`].
+    /// Tokens of the slot in that month so far, by the best guess; the backend keeps the highest. At most [`TOKENS_LIMIT`].
     pub tokens: u64,
 }
 
