@@ -194,6 +194,7 @@ impl Personal {
         let mut known = self.known();
         let state = known.state.clone().ok_or(PersonalError::Starting)?;
         let Candidate { uid, account, recipient, member, when_exhausted } = candidate;
+        let is_another = known.membership.as_ref().is_some_and(|before| before.member != member);
         match known.membership.clone() {
             Some(before) if before.uid != uid => return Err(PersonalError::Another),
             Some(before) if before.tenant == tenant && before.member != member => {
@@ -224,7 +225,11 @@ impl Personal {
                 };
                 known.keep(membership)?;
                 (known.unreadable, known.figures) = (None, figures(&opened));
-                *queue = Some(opened);
+                // For the vault of an organisation that is this device's no longer. The user was told.
+                let other = queue.replace(opened).filter(|_| is_another);
+                if let Some(Err(error)) = other.map(Queue::remove) {
+                    tracing::warn!("The records for another organisation's vault cannot be deleted: {error}");
+                }
             }
         }
         drop((known, queue));
@@ -310,6 +315,11 @@ impl Personal {
                 used: situation.used,
                 others: situation.others(),
                 waiting: known.figures.waiting,
+                elsewhere: offer
+                    .tenant
+                    .as_ref()
+                    .filter(|&tenant| *tenant != situation.membership.tenant)
+                    .map(|_| situation.membership.tenant.clone()),
                 dropped: known.figures.dropped,
                 last_sent: known.last_sent,
                 last_error: known.last_error.clone(),

@@ -5,7 +5,7 @@ mod support;
 
 use std::process::Output;
 
-use support::{Backend, Books, Device, Extension, Inside, Next};
+use support::{Backend, Books, Device, Extension, Inside, Next, TOKEN};
 use toktra_protocol::personal::Perks;
 use toktra_protocol::personal::control::{Mode, PersonalLedger};
 use toktra_protocol::{Code, UnixSeconds};
@@ -341,6 +341,42 @@ fn a_membership_that_cannot_be_read_is_told_and_left_and_opting_in_goes_on_where
     let found = ledger(&device);
     assert_eq!(found.used.point, 15, "the totals are the same");
     assert_eq!(shown(&device), hosts(3));
+}
+
+#[test]
+fn what_waits_for_another_organisation_is_told_and_shown_and_goes_when_the_user_opts_in_with_the_next() {
+    let (first, second) = (Backend::start(), Backend::start());
+    offer(&first, Some(perks(1_000_000)));
+    offer(&second, Some(perks(1_000_000)));
+    let (device, mut extension) = running(&first);
+    opt_in(&device);
+    turn_on(&device, &mut extension);
+    // From here on three do not go by themselves.
+    first.until("the standing was asked", |books| books.vault.asked > 0);
+    extension.spend_personally(3, 5);
+    assert!(extension.send() && extension.settle());
+    let organisation = device.status().personal.unwrap().organisation.unwrap();
+    let ca = device.path("other.pem");
+    std::fs::write(&ca, second.ca_pem()).unwrap();
+    let ca = ca.display().to_string();
+    done(device.command(&["enroll", "--again", "--domain", &second.domain(), "--token", TOKEN, "--ca", &ca]));
+    device.until("the other organisation offers it", |status| {
+        let personal = status.personal.as_ref();
+        personal.is_some_and(|one| one.perks.is_some() && one.organisation.as_ref() != Some(&organisation))
+    });
+    let found = ledger(&device);
+    assert_eq!((found.mode.is_personal(), found.waiting), (false, 3));
+    assert_eq!(found.elsewhere.as_ref(), Some(&organisation));
+    let words = done(device.command(&["personal"]));
+    assert!(words.contains("no longer enrolled") && words.contains(&organisation), "{words}");
+    assert_eq!(shown(&device), hosts(3));
+    let words = done(device.command(&["personal", "opt-in", "--yes"]));
+    assert!(words.contains("3 sealed records of yours wait for the vault of"), "{words}");
+    let found = ledger(&device);
+    assert_eq!((found.elsewhere, found.waiting), (None, 0));
+    assert_eq!(shown(&device), hosts(0));
+    assert_eq!(std::fs::read_dir(device.path("state/personal-queue")).unwrap().count(), 1);
+    assert_eq!(second.books().vault.len(), 0, "they are nothing to this one");
 }
 
 #[test]

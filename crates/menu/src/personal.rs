@@ -54,6 +54,10 @@ pub fn facts(ledger: &PersonalLedger) -> Vec<(&'static str, String)> {
     };
     facts.push(("Used up", then.to_owned()));
     facts.push(("Waiting", format!("{} sealed records", ledger.waiting)));
+    if let Some(organisation) = &ledger.elsewhere {
+        let organisation = words::clean(organisation, words::NAME_LIMIT);
+        facts.push(("Sealed for", format!("{organisation}, with which this device is no longer enrolled")));
+    }
     if ledger.dropped > 0 {
         facts.push(("Dropped", format!("{} records", ledger.dropped)));
     }

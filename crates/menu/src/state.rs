@@ -264,6 +264,7 @@ pub mod tests {
             used: PersonalEstimate { low: 400_000, point: 500_000, high: 900_000 },
             others: 100_000,
             waiting: 3,
+            elsewhere: None,
             dropped: 0,
             last_sent: None,
             last_error: None,

@@ -9,8 +9,11 @@ use std::io::{BufRead as _, IsTerminal as _};
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
+use toktra_menu::words::{NAME_LIMIT, clean};
 use toktra_protocol::local::{Answer, Ask, Status};
-use toktra_protocol::personal::control::{PersonalAsk, PersonalStatus, Recipient, WhenExhausted};
+use toktra_protocol::personal::control::{
+    PersonalAsk, PersonalLedger, PersonalStatus, Recipient, WhenExhausted,
+};
 use toktra_vault::UserKey;
 use zeroize::Zeroizing;
 
@@ -183,6 +186,13 @@ fn opt_in(places: &Places, when_exhausted: WhenExhausted, yes: bool) -> anyhow::
         bail!("the agent does not say whose device this is")
     };
     say(format_args!("{EXPLANATION}"))?;
+    if let Some(PersonalLedger { elsewhere: Some(other), waiting: waiting @ 1.., .. }) = &status.ledger {
+        say(format_args!(
+            "{waiting} sealed records of yours wait for the vault of {}, with which this device is no longer enrolled. \
+             Opting in here deletes them; toktra-agent personal show prints them before.\n",
+            clean(other, NAME_LIMIT)
+        ))?;
+    }
     if !yes && !confirmed("Opt in?")? {
         complain(format_args!("Nothing was changed."));
         return Ok(FAILED);

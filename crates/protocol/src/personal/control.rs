@@ -156,6 +156,10 @@ pub struct PersonalLedger {
     pub others: u64,
     /// Sealed records that the backend does not have yet.
     pub waiting: u64,
+    /// With whom the user opted in, where the device is enrolled with somebody else by now: what waits is for
+    /// that vault, which the device does not reach.
+    #[serde(default)]
+    pub elsewhere: Option<String>,
     /// Records that a limit dropped since opt-in.
     pub dropped: u64,
     /// When the backend last took records or a total.
