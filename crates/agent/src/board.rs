@@ -1,39 +1,39 @@
 //! What is true of the agent at the moment. Tasks write their part; `status` and the
 //! extension's seed are read from it.
 
+mod session;
+mod standing;
 mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 use toktra_identity::Credential;
 use toktra_policy::hours::Place;
-use toktra_protocol::local::{Health, Identity, IdentityPhase, Seed, Status, VERSION};
+use toktra_protocol::local::{Health, Identity, Seed, Status, VERSION};
 use toktra_protocol::personal::local::PersonalMode;
-use toktra_protocol::{Block, Code, Lock, ToktraDomain, UnixSeconds};
+use toktra_protocol::{Block, Lock, ToktraDomain, UnixSeconds};
 use toktra_spool::Spent;
 
 pub use crate::budget::Policy;
 use crate::budget::{InForce, Moment};
 use crate::clock::{BackendTime, Clock};
 use crate::config::Config;
-use crate::dial::Host;
-use crate::exemption::ExemptionAsk;
 use crate::personal::{Offer, Personal};
 use crate::privacy::{self, Schedule, SetError, Told};
 use crate::records::Sent;
 use crate::spooler::{Counts, Spooler};
+pub use session::FlushAsk;
+use session::Session;
+use standing::Standing;
 pub use words::{CAP_OPENED, NOT_ENROLLED, describe, expiry, in_force, misconfigured};
-use words::{extension, ill, own_hosts, put_down, skew, unenrolled, unsigned};
+use words::{own_hosts, put_down, skew};
 
 /// What is in force is looked at this often, though nothing is heard.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-
-/// Someone who waits until what is in the spool was sent, or could not be.
-pub type FlushAsk = oneshot::Sender<()>;
 
 /// How the uplink fares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,10 +60,7 @@ struct Facts {
     blind: bool,
     health: Option<Health>,
     counts: Option<watch::Receiver<Counts>>,
-    flush: Option<mpsc::Sender<FlushAsk>>,
-    exemptions: Option<mpsc::Sender<ExemptionAsk>>,
-    spooler: Option<Spooler>,
-    vault: Option<Arc<tokio::sync::Mutex<Host>>>,
+    session: Session,
 }
 
 /// What keeps connections from providers, and when nothing is recorded; what the extension is told.
@@ -90,15 +87,6 @@ struct Configured {
     ports: Vec<u16>,
     /// Why what is configured now is not in force.
     error: Option<String>,
-}
-
-/// Where the identity stands, by the backend's time. Outlives sessions.
-#[derive(Clone, Copy, Debug, Default)]
-struct Standing {
-    phase: IdentityPhase,
-    renews_at: Option<UnixSeconds>,
-    refused: Option<Code>,
-    word: Option<Result<(), Code>>,
 }
 
 /// The board.
@@ -175,8 +163,8 @@ impl Board {
         counts: watch::Receiver<Counts>,
         flush: mpsc::Sender<FlushAsk>,
     ) {
-        let credential = Some(credential);
-        *self.facts() = Facts { credential, counts: Some(counts), flush: Some(flush), ..Facts::default() };
+        let (credential, session) = (Some(credential), Session::new(flush));
+        *self.facts() = Facts { credential, counts: Some(counts), session, ..Facts::default() };
     }
 
     /// No session: the device is not enrolled, or the reason given holds it up.
@@ -209,42 +197,12 @@ impl Board {
         self.facts().spool_error = error;
     }
 
-    /// What the backend made of the certificate in a request of the uplink or for a directive.
-    pub fn note_identity(&self, word: Result<(), Code>) {
-        self.identity().word = Some(word);
-        let mut facts = self.facts();
-        if word.is_ok() && matches!(facts.uplink, Uplink::Refused(_)) {
-            facts.uplink = Uplink::Well;
-            self.accepted.notify_waiters();
-        }
-    }
-
-    /// What was noted last since this was asked last.
-    pub fn take_word(&self) -> Option<Result<(), Code>> {
-        self.identity().word.take()
-    }
-
-    /// Until the backend takes a certificate that it refused before.
-    pub async fn accepted(&self) {
-        self.accepted.notified().await;
-    }
-
-    /// Where the device's identity stands.
-    pub fn set_identity(&self, phase: IdentityPhase, renews_at: Option<UnixSeconds>, refused: Option<Code>) {
-        let mut identity = self.identity();
-        (identity.phase, identity.renews_at, identity.refused) = (phase, renews_at, refused);
-    }
-
     /// The certificate was replaced; the enrolment is the same.
     pub fn set_credential(&self, credential: Credential) {
         let mut facts = self.facts();
         facts.credential = Some(credential);
         facts.uplink = Uplink::Well;
         facts.directive_error = None;
-    }
-
-    fn identity(&self) -> MutexGuard<'_, Standing> {
-        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An extension has connected (1) or gone (-1).
@@ -425,41 +383,6 @@ impl Board {
         self.policy.borrow().in_force(&own, self.moment())
     }
 
-    /// Where to ask for a flush; none when there is nobody to send to.
-    pub fn flush(&self) -> Option<mpsc::Sender<FlushAsk>> {
-        self.facts().flush.clone()
-    }
-
-    /// Where records wait, in this session.
-    pub fn set_spooler(&self, spooler: Spooler) {
-        self.facts().spooler = Some(spooler);
-    }
-
-    /// Where records wait; none without a session.
-    pub fn spooler(&self) -> Option<Spooler> {
-        self.facts().spooler.clone()
-    }
-
-    /// How a user's asks reach the vault, in this session.
-    pub fn set_vault(&self, vault: Host) {
-        self.facts().vault = Some(Arc::new(tokio::sync::Mutex::new(vault)));
-    }
-
-    /// How a user's asks reach the vault; not at all without a session.
-    pub fn vault(&self) -> Option<Arc<tokio::sync::Mutex<Host>>> {
-        self.facts().vault.clone()
-    }
-
-    /// Who passes requests for more on, in this session.
-    pub fn set_exemptions(&self, exemptions: mpsc::Sender<ExemptionAsk>) {
-        self.facts().exemptions = Some(exemptions);
-    }
-
-    /// Where to ask for more; none when there is nobody to ask.
-    pub fn exemptions(&self) -> Option<mpsc::Sender<ExemptionAsk>> {
-        self.facts().exemptions.clone()
-    }
-
     /// What an extension must know.
     pub fn seed(&self, acknowledged: u64, personal_acknowledged: u64) -> Seed {
         let Restraint { lock, block, block_until, privacy, personal, ports } =
@@ -524,48 +447,6 @@ impl Board {
         status.personal = Some(personal);
         put_down(&mut status, policy, in_force);
         status
-    }
-}
-
-impl Facts {
-    fn degraded(
-        &self,
-        now: UnixSeconds,
-        configured: Option<&ToktraDomain>,
-        standing: &Standing,
-    ) -> Vec<String> {
-        let mut degraded = Vec::new();
-        let mut say = |words: String| degraded.push(words);
-        match (&self.identity_error, &self.credential) {
-            (Some(error), _) => say(error.clone()),
-            (None, None) => say(unenrolled(standing)),
-            (None, Some(credential)) => {
-                ill(standing).into_iter().for_each(&mut say);
-                let version = self.extension_version.as_deref();
-                extension(self.connections > 0, version, self.blind).into_iter().for_each(&mut say);
-                unsigned().into_iter().for_each(&mut say);
-                expiry(credential, now).into_iter().for_each(&mut say);
-                let enrolled = &credential.enrolled().domain;
-                if let Some(other) = configured.filter(|&configured| configured != enrolled) {
-                    say(format!(
-                        "the configuration names {other}, but the device is enrolled with {enrolled}: enrol it again, or correct the configuration"
-                    ));
-                }
-            }
-        }
-        if let Uplink::Refused(error) = &self.uplink {
-            say(format!("the backend refuses this device, events are kept here: {error}"));
-        }
-        if let Some(error) = &self.directive_error {
-            say(format!("directives do not arrive: {error}"));
-        }
-        if let Some(error) = &self.spool_error {
-            say(format!("records cannot be stored: {error}"));
-        }
-        if let Some(health) = &self.health {
-            degraded.extend(health.degraded.iter().cloned().chain(health.limits_hit()));
-        }
-        degraded
     }
 }
 

@@ -7,7 +7,7 @@ use toktra_identity::Credential;
 use toktra_protocol::local::{IdentityPhase, REPLACE_EXTENSION, START_EXTENSION, Status};
 use toktra_protocol::{Code, ToktraDomain, UnixSeconds};
 
-use super::{Policy, Standing};
+use super::{Facts, Policy, Standing, Uplink};
 use crate::budget::{InForce, Moment};
 use crate::clock::SKEW_LIMIT_S;
 use crate::enrolment;
@@ -22,8 +22,51 @@ pub const CAP_OPENED: &str = "a budget's cap is open, because the backend has be
 pub const NOT_ENROLLED: &str =
     "the device is not enrolled: run `toktra-agent enroll --domain DOMAIN --token TOKEN` as root";
 
+impl Facts {
+    /// What a user should know is not as it should be.
+    pub(super) fn degraded(
+        &self,
+        now: UnixSeconds,
+        configured: Option<&ToktraDomain>,
+        standing: &Standing,
+    ) -> Vec<String> {
+        let mut degraded = Vec::new();
+        let mut say = |words: String| degraded.push(words);
+        match (&self.identity_error, &self.credential) {
+            (Some(error), _) => say(error.clone()),
+            (None, None) => say(unenrolled(standing)),
+            (None, Some(credential)) => {
+                ill(standing).into_iter().for_each(&mut say);
+                let version = self.extension_version.as_deref();
+                extension(self.connections > 0, version, self.blind).into_iter().for_each(&mut say);
+                unsigned().into_iter().for_each(&mut say);
+                expiry(credential, now).into_iter().for_each(&mut say);
+                let enrolled = &credential.enrolled().domain;
+                if let Some(other) = configured.filter(|&configured| configured != enrolled) {
+                    say(format!(
+                        "the configuration names {other}, but the device is enrolled with {enrolled}: enrol it again, or correct the configuration"
+                    ));
+                }
+            }
+        }
+        if let Uplink::Refused(error) = &self.uplink {
+            say(format!("the backend refuses this device, events are kept here: {error}"));
+        }
+        if let Some(error) = &self.directive_error {
+            say(format!("directives do not arrive: {error}"));
+        }
+        if let Some(error) = &self.spool_error {
+            say(format!("records cannot be stored: {error}"));
+        }
+        if let Some(health) = &self.health {
+            degraded.extend(health.degraded.iter().cloned().chain(health.limits_hit()));
+        }
+        degraded
+    }
+}
+
 /// What is to be said of a device that holds no credential.
-pub(super) fn unenrolled(standing: &Standing) -> String {
+fn unenrolled(standing: &Standing) -> String {
     let refused = standing.refused.and_then(enrolment::next_step);
     match (standing.phase, refused) {
         (IdentityPhase::Pending, None) => {
@@ -36,7 +79,7 @@ pub(super) fn unenrolled(standing: &Standing) -> String {
 }
 
 /// What is to be said of an identity that does not serve.
-pub(super) fn ill(standing: &Standing) -> Option<String> {
+fn ill(standing: &Standing) -> Option<String> {
     let step = standing.refused.and_then(enrolment::next_step).unwrap_or_default();
     match standing.phase {
         IdentityPhase::Revoked => Some(format!(
@@ -58,7 +101,7 @@ pub(super) fn ill(standing: &Standing) -> Option<String> {
 
 /// What is to be said of the extension: whether it is connected, of which version the last one was that said
 /// so, and whether it does not see what there is.
-pub(super) fn extension(connected: bool, version: Option<&str>, blind: bool) -> Option<String> {
+fn extension(connected: bool, version: Option<&str>, blind: bool) -> Option<String> {
     let ours = crate::VERSION;
     match (connected, version.filter(|version| *version != ours)) {
         (false, None) => {
@@ -79,7 +122,7 @@ pub(super) fn extension(connected: bool, version: Option<&str>, blind: bool) -> 
 }
 
 /// What is to be said of a build that cannot tell our programs from others.
-pub(super) fn unsigned() -> Option<String> {
+fn unsigned() -> Option<String> {
     (!toktra_peer::is_signed()).then(|| {
         "this build has no signature, so that the extension is known by its account alone: install the package that your administrator signed".to_owned()
     })
