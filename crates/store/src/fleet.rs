@@ -120,6 +120,30 @@ pub async fn devices(
     Ok(listed)
 }
 
+/// How many enrolled devices were not heard of since then, in Unix seconds.
+pub async fn silent(store: &Store, organisation_id: &str, since: i64) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar(
+        "SELECT COUNT(*) FROM devices WHERE organisation_id = $1 AND state = 'enrolled'
+            AND COALESCE(last_seen_at, enrolled_at) < $2",
+    )
+    .bind(organisation_id)
+    .bind(since)
+    .fetch_one(store.reporter())
+    .await?)
+}
+
+/// The identifiers of the devices with this host name, or of the one with this identifier.
+pub async fn named(store: &Store, organisation_id: &str, name: &str) -> Result<Vec<String>, StoreError> {
+    Ok(sqlx::query_scalar(
+        "SELECT id FROM devices WHERE organisation_id = $1 AND (hostname = $2 OR id = $2)
+         ORDER BY id LIMIT 100",
+    )
+    .bind(organisation_id)
+    .bind(name)
+    .fetch_all(store.reporter())
+    .await?)
+}
+
 /// Which devices are held, by what their directives are made from.
 async fn holds(
     connection: &mut SqliteConnection,

@@ -33,12 +33,12 @@ pub mod period;
 pub mod perks;
 pub mod price_mix;
 pub mod renewal;
-pub mod reports;
 pub mod retention;
 pub mod roles;
 pub mod spend;
 pub mod terms;
 pub mod tokens;
+pub mod usage;
 
 mod booking;
 #[cfg(test)]
@@ -168,6 +168,13 @@ impl Store {
         let found: Vec<String> =
             sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_all(&self.reporter).await?;
         if found == ["ok"] { Ok(()) } else { Err(StoreError::Damaged(found.join("; "))) }
+    }
+
+    /// Bytes of the database, without its log.
+    pub async fn size_bytes(&self) -> Result<i64, StoreError> {
+        let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&self.reporter).await?;
+        let page: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&self.reporter).await?;
+        Ok(pages.saturating_mul(page))
     }
 
     /// Waits until what is under way is done, then closes every connection.

@@ -1,5 +1,5 @@
-//! The style sheet and the icon, compiled in. The style sheet's address carries a hash of its
-//! text, so that browsers keep it for good and still see a new one at once.
+//! The style sheet, the one script and the icon, compiled in. The addresses of the first two carry a hash of
+//! their text, so that browsers keep them for good and still see new ones at once.
 
 use std::sync::LazyLock;
 
@@ -11,20 +11,35 @@ use ring::digest::{SHA256, digest};
 const STYLE: &str = include_str!("../../templates/style.css");
 const FAVICON: &str = include_str!("../../templates/favicon.svg");
 
-static STYLE_HREF: LazyLock<String> = LazyLock::new(|| {
-    let hash = digest(&SHA256, STYLE.as_bytes());
+const LIVE: &str = include_str!("../../templates/live.js");
+
+static STYLE_HREF: LazyLock<String> = LazyLock::new(|| href("style.css", STYLE));
+static LIVE_HREF: LazyLock<String> = LazyLock::new(|| href("live.js", LIVE));
+
+fn href(name: &str, text: &str) -> String {
+    let hash = digest(&SHA256, text.as_bytes());
     let short: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("/style.css?v={short}")
-});
+    format!("/{name}?v={short}")
+}
 
 /// The style sheet's address.
 pub(super) fn style_href() -> &'static str {
     &STYLE_HREF
 }
 
+/// The address of the script that brings pages up to date.
+pub(super) fn live_href() -> &'static str {
+    &LIVE_HREF
+}
+
 /// `GET /style.css`
 pub(super) fn style() -> impl IntoResponse {
     (headers("text/css; charset=utf-8", "public, max-age=31536000, immutable"), STYLE)
+}
+
+/// `GET /live.js`
+pub(super) fn live() -> impl IntoResponse {
+    (headers("text/javascript; charset=utf-8", "public, max-age=31536000, immutable"), LIVE)
 }
 
 /// `GET /favicon.svg`

@@ -2,7 +2,7 @@
 //! lines stretch with the page and texts do not; coloured by the style sheet, light and dark;
 //! named and described for those who do not see them, with a table of the same numbers.
 
-use toktra_store::reports::Interval;
+use toktra_store::usage::Interval;
 
 /// Height of the plot, in pixels; the template's numbers follow it.
 const HEIGHT: i128 = 180;
@@ -38,9 +38,17 @@ pub(super) struct Words {
     /// What it shows, in a sentence or two.
     pub(super) description: String,
     /// Heading of the table's first column.
-    pub(super) moment: &'static str,
+    pub(super) moment: String,
     /// Heading of the numbers.
     pub(super) quantity: &'static str,
+}
+
+/// A level to compare with.
+#[derive(Clone, Debug)]
+pub(super) struct Pace {
+    pub(super) value: i64,
+    /// What it is.
+    pub(super) text: String,
 }
 
 /// The vertical axis.
@@ -64,6 +72,10 @@ pub(super) struct Chart {
     pub(super) line: String,
     /// The stretch to the moment that is not over yet.
     pub(super) unfinished: String,
+    /// Where the level is that the values compare with, in pixels; `None` where it is far above them.
+    pub(super) pace: Option<i128>,
+    /// What it is; empty: there is none.
+    pub(super) pace_text: String,
 }
 
 #[derive(Clone, Debug)]
@@ -89,11 +101,12 @@ pub(super) struct Column {
 }
 
 impl Chart {
-    /// Draws `points`; `slots` is how many there will be when the period is over, and the last
-    /// point may be unfinished.
-    pub(super) fn draw(words: Words, points: Vec<Point>, slots: usize, axis: Axis) -> Self {
-        let slots = slots.max(points.len()).max(1);
+    /// Draws `points`, of which the last is unfinished, and `pace` where it does not flatten them.
+    pub(super) fn draw(words: Words, points: Vec<Point>, pace: Option<Pace>, axis: Axis) -> Self {
+        let slots = points.len().max(1);
         let highest = points.iter().map(|point| point.value.high.max(point.value.point)).max().unwrap_or(0);
+        let near = pace.as_ref().map(|pace| pace.value).filter(|&value| value <= highest.saturating_mul(2));
+        let highest = highest.max(near.unwrap_or(0));
         let step = step(highest).max(axis.least_step);
         let scale = Scale { slots: slots as i128, top: i128::from(highest).max(i128::from(step) * 2) };
         Self {
@@ -102,6 +115,12 @@ impl Chart {
             columns: columns(&points, &scale),
             band: band(&points, &scale),
             line: path(&points, &scale, 0..points.len().saturating_sub(1)),
+            pace: near.map(|value| scale.y(value)),
+            pace_text: match (pace, near) {
+                (Some(pace), Some(_)) => format!("Dashed: {}", pace.text),
+                (Some(pace), None) => format!("Not drawn, for it is far above: {}", pace.text),
+                (None, _) => String::new(),
+            },
             unfinished: path(&points, &scale, points.len().saturating_sub(2)..points.len()),
             words,
             points,
@@ -228,15 +247,16 @@ mod tests {
         }
     }
 
-    fn draw(points: Vec<Point>, slots: usize) -> Chart {
+    fn draw(points: Vec<Point>, pace: Option<i64>) -> Chart {
         let words = Words {
             id: "tokens",
             title: "Tokens",
             description: String::new(),
-            moment: "Day",
+            moment: "Day".to_owned(),
             quantity: "Tokens",
         };
-        Chart::draw(words, points, slots, Axis { least_step: 1, word: |value| value.to_string() })
+        let pace = pace.map(|value| Pace { value, text: "Budget.".to_owned() });
+        Chart::draw(words, points, pace, Axis { least_step: 1, word: |value| value.to_string() })
     }
 
     #[test]
@@ -253,7 +273,7 @@ mod tests {
         for values in [vec![], vec![0], vec![-5, 3], vec![i64::MAX, 0, i64::MIN], vec![1; 90]] {
             let points: Vec<_> =
                 values.iter().map(|value| point(*value, *value, value.saturating_add(2))).collect();
-            let chart = draw(points, values.len());
+            let chart = draw(points, Some(1_000));
             assert_eq!(chart.columns.len(), values.len());
             assert!(chart.columns.iter().all(|column| (0..=HEIGHT).contains(&column.y)));
             assert!(chart.grid.iter().all(|line| (0..=HEIGHT).contains(&line.y)));
@@ -262,16 +282,19 @@ mod tests {
 
     #[test]
     fn the_band_goes_there_on_the_highs_and_back_on_the_lows() {
-        let chart = draw(vec![point(1, 2, 4), point(2, 3, 4)], 2);
+        let chart = draw(vec![point(1, 2, 4), point(2, 3, 4)], None);
         assert_eq!(chart.band, "M2500 10L7500 10L7500 95L2500 138Z");
         assert_eq!(chart.line, "M2500 95");
         assert_eq!(chart.unfinished, "M2500 95L7500 53");
     }
 
     #[test]
-    fn hours_to_come_keep_their_room_empty() {
-        let chart = draw(vec![point(1, 2, 3); 6], 24);
-        assert_eq!(chart.columns.len(), 6);
-        assert_eq!(chart.columns[5].left, "20.83%");
+    fn a_level_is_drawn_unless_it_would_flatten_the_line() {
+        let chart = draw(vec![point(1, 2, 4); 6], Some(8));
+        assert_eq!((chart.pace, chart.pace_text.as_str()), (Some(HEADROOM), "Dashed: Budget."));
+        let chart = draw(vec![point(1, 2, 4); 6], Some(9));
+        assert_eq!(chart.pace, None);
+        assert!(chart.pace_text.contains("far above"));
+        assert_eq!(chart.columns[0].y, 95);
     }
 }

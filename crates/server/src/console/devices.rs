@@ -33,6 +33,7 @@ pub(super) struct Choice {
 #[template(path = "devices.html")]
 struct DevicesPage<'a> {
     style: &'a str,
+    live: &'a str,
     administrator: &'a Administrator,
     form_token: String,
     section: &'static str,
@@ -81,6 +82,7 @@ pub(super) async fn page(
     let devices = fleet::devices(&console.store, organisation, page - 1, console.clock.now()).await?;
     let page = DevicesPage {
         style: assets::style_href(),
+        live: assets::live_href(),
         form_token: administrator.form_token(),
         administrator: &administrator,
         section: "devices",

@@ -4,7 +4,7 @@
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use toktra_store::reports::{Interval, Sums};
+use toktra_store::usage::{Interval, Sums};
 
 /// Narrow no-break space: keeps a number and its unit on one line.
 const THIN: char = '\u{202f}';
@@ -76,6 +76,17 @@ pub(super) fn cost(sums: &Sums) -> Figure {
             )
         },
         note: if unpriced { format!("+ {} unpriced", compact(sums.tokens_unpriced)) } else { String::new() },
+    }
+}
+
+/// Where there was nothing that could have had a price.
+pub(super) fn nothing() -> Figure {
+    Figure {
+        value: None,
+        text: "–".to_owned(),
+        range: String::new(),
+        full: "nothing was used".to_owned(),
+        note: String::new(),
     }
 }
 
@@ -154,6 +165,11 @@ pub(super) fn day(unix_day: i64) -> String {
 /// The date of a Unix day with its year, for example `23 Nov 2026`.
 pub(super) fn full_day(unix_day: i64) -> String {
     date(unix_day).strftime("%-d %b %Y").to_string()
+}
+
+/// The date of a Unix day as machines write it, for example `2026-11-23`.
+pub(super) fn machine_day(unix_day: i64) -> String {
+    date(unix_day).to_string()
 }
 
 /// A moment for `<time datetime>`, RFC 3339 in UTC.

@@ -1,5 +1,5 @@
-//! The headers of every answer. The policy allows our own style sheet, our own images and
-//! forms that post to us; everything else, scripts above all, is off.
+//! The headers of every answer. The policy allows our own style sheet, script and images, forms that
+//! post to us and requests to us; everything else, inline styles and scripts above all, is off.
 
 use axum::http::HeaderValue;
 use axum::http::header::{
@@ -10,7 +10,7 @@ use axum::response::Response;
 
 /// What a page of the console may load.
 pub(super) const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; \
-    form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+    form-action 'self'; script-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 const HEADERS: [(HeaderName, &str); 7] = [
     (CONTENT_SECURITY_POLICY, POLICY),

@@ -19,7 +19,7 @@ use toktra_store::roles::Role;
 
 use super::failure::Failure;
 use super::session::Administrator;
-use super::{Console, assets, budgets, devices, locks, overview, pending, perks, sign_in};
+use super::{Console, assets, budgets, devices, locks, overview, pending, perks, sign_in, usage};
 
 /// Largest form that is read, in bytes.
 pub(super) const FORM_LIMIT: usize = 8 * 1024;
@@ -51,7 +51,7 @@ const KEEPERS: Access = Access::Roles(&[Role::Owner, Role::Admin, Role::BudgetOw
 const ADMINS: Access = Access::Roles(&[Role::Owner, Role::Admin]);
 
 static ROUTES: &[Route] = &[
-    Route::shows("/", READERS, || get(overview::page)),
+    Route::shows("/", EVERY_ROLE, || get(overview::page)),
     Route::shows("/budgets", EVERY_ROLE, || get(budgets::page)),
     Route::changes("/budgets/add", KEEPERS, || post(budgets::add)),
     Route::changes("/budgets/caps", ADMINS, || post(budgets::caps)),
@@ -68,10 +68,14 @@ static ROUTES: &[Route] = &[
     Route::changes("/perks/tiers/remove", ADMINS, || post(perks::remove_tier)),
     Route::changes("/perks/enrol", ADMINS, || post(perks::enrol)),
     Route::changes("/perks/remove", ADMINS, || post(perks::remove)),
+    Route::shows("/usage", EVERY_ROLE, || get(usage::page)),
+    Route::shows("/usage.csv", EVERY_ROLE, || get(usage::csv)),
+    Route::shows("/usage.json", EVERY_ROLE, || get(usage::json)),
     Route::shows("/login", Access::Anyone, || get(sign_in::page)),
     Route::changes("/login", Access::Anyone, || post(sign_in::sign_in)),
     Route::changes("/logout", EVERY_ROLE, || post(sign_in::sign_out)),
     Route::shows("/style.css", Access::Anyone, || get(|| async { assets::style() })),
+    Route::shows("/live.js", Access::Anyone, || get(|| async { assets::live() })),
     Route::shows("/favicon.svg", Access::Anyone, || get(|| async { assets::favicon() })),
 ];
 
@@ -141,8 +145,7 @@ async fn admit(console: &Console, route: &Route, mut request: Request) -> Result
         return Err(Refused::Elsewhere("/login"));
     };
     if !roles.contains(&administrator.session.role) {
-        let is_home = route.path == "/";
-        return Err(if is_home { Refused::Elsewhere("/budgets") } else { Failure::Role.into() });
+        return Err(Failure::Role.into());
     }
     if route.method != Method::GET {
         request = check_form(&administrator, request).await?;

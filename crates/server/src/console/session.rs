@@ -30,6 +30,9 @@ pub(super) const LIFETIME_S: u64 = 12 * 60 * 60;
 /// A session's end is moved when that gains at least this much, so that reading rarely writes.
 const EXTENSION_GRAIN_S: u64 = 60;
 
+/// A request of a page that brings itself up to date, which does not keep a session alive.
+const LIVE: &str = "x-toktra-live";
+
 /// `__Host-`: set by this very host, over TLS, for every path.
 const COOKIE_NAME: &str = "__Host-toktra-session";
 const COOKIE_ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Strict";
@@ -137,7 +140,7 @@ impl Administrator {
         self.key.hash()
     }
 
-    /// Finds the session of a request's cookie and notes that it is in use.
+    /// Finds the session of a request's cookie and notes that it is in use, unless a page asks by itself.
     pub(super) async fn find(console: &Console, headers: &HeaderMap) -> Result<Option<Self>, Failure> {
         let Some(key) = SessionKey::from_headers(headers) else {
             return Ok(None);
@@ -147,7 +150,8 @@ impl Administrator {
             return Ok(None);
         };
         let end = end(unix_seconds(session.created_at), now);
-        if end.0 >= unix_seconds(session.expires_at).0.saturating_add(EXTENSION_GRAIN_S) {
+        let by_itself = headers.contains_key(LIVE);
+        if !by_itself && end.0 >= unix_seconds(session.expires_at).0.saturating_add(EXTENSION_GRAIN_S) {
             accounts::extend_session(&console.store, &hash, end).await?;
         }
         let reach = roles::reach(&console.store, &session).await?;

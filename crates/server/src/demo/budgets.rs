@@ -9,6 +9,7 @@ use toktra_protocol::{EventBody, UnixSeconds};
 use toktra_store::budgets::{self, Settings};
 use toktra_store::directory::{Department, Organisation, User};
 use toktra_store::period::Days;
+use toktra_store::price_mix::{self, Mix, Share};
 use toktra_store::spend::ScopeKey;
 use toktra_store::{Store, exemptions, flags};
 
@@ -16,6 +17,15 @@ use super::people::{DEPARTMENTS, ENGINEERING, House, MARKETING, RESEARCH, SUPPOR
 use super::{ACTOR, Calendar, usage};
 
 const RESEARCH_BUDGET: &str = "Research, monthly";
+
+/// What the organisation allows a month for each device: somewhat more than they cost.
+const DEVICE_MICROS: u64 = 55_000_000;
+/// What the organisation says it uses of services with many models, in thousandths.
+const MODELS: [(&str, &[(&str, u32)]); 3] = [
+    ("anthropic-api", &[("claude-sonnet-5", 700), ("claude-opus-5", 200), ("claude-haiku-4-5", 100)]),
+    ("openai-api", &[("gpt-5.5", 300), ("gpt-5.4-mini", 700)]),
+    ("mistral-api", &[("mistral-medium-3", 1000)]),
+];
 
 /// Tokens of the month that the plan ends in.
 pub(super) struct Sums {
@@ -25,13 +35,16 @@ pub(super) struct Sums {
     lows_before: BTreeMap<usize, u64>,
     /// Best guess, of the first person.
     person: u64,
+    /// How many there are.
+    devices: u64,
 }
 
 impl Sums {
     pub(super) fn of(house: &House, calendar: &Calendar) -> Self {
         let month = Days::of(Period::Monthly, calendar.last);
-        let mut sums = Self { points: BTreeMap::new(), lows_before: BTreeMap::new(), person: 0 };
+        let mut sums = Self { points: BTreeMap::new(), lows_before: BTreeMap::new(), person: 0, devices: 0 };
         for machine in &house.machines {
+            sums.devices += 1;
             for day in calendar.days().filter(|&day| month.contains(day)) {
                 for (_, body) in usage::of_day(house, machine, calendar, day) {
                     let EventBody::Usage(usage) = body else { continue };
@@ -75,7 +88,7 @@ pub(super) async fn create(
     let whole = Some((Scope::Organisation, organisation.id.as_str()));
     let percent = |spent: u64, percent: u64| spent * 100 / percent;
     for (name, of, unit, amount, hard, message) in [
-        ("Everybody, monthly", whole, Unit::Micros, 250_000_000_000, false, ""),
+        ("Everybody, monthly", whole, Unit::Micros, sums.devices * DEVICE_MICROS, false, ""),
         (
             "Engineering, monthly",
             of(ENGINEERING),
@@ -110,6 +123,20 @@ pub(super) async fn create(
         budgets::create(store, name, &scope, &settings, ACTOR, now).await?;
     }
     flags::set(store, organisation, FF_BUDGET_HARD_CAPS, true, ACTOR, now).await?;
+    Ok(())
+}
+
+/// Declares which models are used, so that costs are not of every model that there is.
+pub(super) async fn declare(
+    store: &Store,
+    organisation: &Organisation,
+    now: UnixSeconds,
+) -> anyhow::Result<()> {
+    for (service, models) in MODELS {
+        let share = |&(model, permille): &(&str, u32)| Share { model: model.to_owned(), permille };
+        let mix = Mix { service: service.to_owned(), shares: models.iter().map(share).collect() };
+        price_mix::set(store, organisation, &mix, ACTOR, now).await?;
+    }
     Ok(())
 }
 

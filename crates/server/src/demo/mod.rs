@@ -88,6 +88,7 @@ pub async fn fill(
     enrol(store, organisation, (&departments, &users), &house, &calendar, &mut progress).await?;
     let budgets = budgets::Sums::of(&house, &calendar);
     budgets::create(store, organisation, (&departments, &users), &budgets, calendar.start()).await?;
+    budgets::declare(store, organisation, calendar.start()).await?;
     let events = book(store, &house, &calendar, &mut progress).await?;
     finish(store, organisation, &house, &calendar).await?;
     Ok(Filled { events })

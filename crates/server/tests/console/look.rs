@@ -8,8 +8,9 @@ use serde_json::Value;
 use toktra_protocol::ToktraDomain;
 use toktra_server::serve::Server;
 use toktra_server::{App, Clock, Config};
+use toktra_store::period::{Day, Days, Zone};
 use toktra_store::perks::{self, Sum};
-use toktra_store::reports::{self, Hours};
+use toktra_store::usage::{self, DEAREST, Dimension, Question};
 
 use super::authority::create_authority;
 use super::browser::Browser;
@@ -36,18 +37,29 @@ async fn a_browser_shows_the_ledgers_numbers_without_a_complaint() {
     let origin = format!("https://api.toktra.localhost:{}", server.address().unwrap().port());
     let running = tokio::spawn(server.run());
 
-    let hours = Hours::last_days(30, i64::try_from(now.0 / 3_600).unwrap());
-    let total = reports::total(&app.store, &organisation.id, hours).await.unwrap();
+    let today = Zone::UTC.day(now).0;
+    let days = Days { start: Day(today - 29), end: Day(today + 1) };
+    let question = Question { organisation: organisation.id.clone(), days, only: vec![] };
+    let total = usage::total(&app.store, &question).await.unwrap();
+    let by = async |dimension| {
+        shares(usage::by(&app.store, &question, dimension, DEAREST, (0, 100)).await.unwrap())
+    };
     let expected = Expected {
         cost: total.cost_micros.point,
         tokens: total.tokens().point,
         exchanges: total.exchanges,
         devices: toktra_store::fleet::devices(&app.store, &organisation.id, 0, now).await.unwrap().len(),
-        providers: shares(reports::by_provider(&app.store, &organisation.id, hours).await.unwrap()),
-        departments: shares(reports::by_department(&app.store, &organisation.id, hours).await.unwrap()),
-        machines: shares(reports::by_device(&app.store, &organisation.id, hours).await.unwrap()),
+        providers: by(Dimension::Provider).await,
+        departments: by(Dimension::Department).await,
+        services: by(Dimension::Service).await,
     };
-    let visit = tokio::task::spawn_blocking(move || visit(browser, &origin, &expected));
+    let (store, runtime) = (app.store.clone(), tokio::runtime::Handle::current());
+    let visit = tokio::task::spawn_blocking(move || {
+        let browser = visit(browser, &origin, &expected);
+        check_live(browser, &origin, |hostname| {
+            runtime.block_on(fleet::device(&store, &organisation, None, (hostname, "linux", None), now));
+        });
+    });
     let outcome = visit.await;
     app.stop.send_replace(true);
     running.await.unwrap();
@@ -61,15 +73,15 @@ struct Expected {
     devices: usize,
     providers: Vec<(String, i64)>,
     departments: Vec<(String, i64)>,
-    machines: Vec<(String, i64)>,
+    services: Vec<(String, i64)>,
 }
 
 /// Identifier and tokens of each row.
-fn shares(shares: Vec<reports::Share>) -> Vec<(String, i64)> {
+fn shares(shares: Vec<usage::Share>) -> Vec<(String, i64)> {
     shares.into_iter().map(|share| (share.id, share.sums.tokens().point)).collect()
 }
 
-fn visit(mut browser: Browser, origin: &str, expected: &Expected) {
+fn visit(mut browser: Browser, origin: &str, expected: &Expected) -> Browser {
     for (width, dark) in [(1280, false), (1280, true), (390, false), (390, true)] {
         let suffix = format!("{width}-{}", if dark { "dark" } else { "light" });
         browser.dress(width, dark);
@@ -84,6 +96,8 @@ fn visit(mut browser: Browser, origin: &str, expected: &Expected) {
             browser.open(&format!("{origin}/?days={days}"));
             check_page(&mut browser, &format!("overview-{days}-days-{suffix}"));
         }
+        check_usage(&mut browser, origin, expected);
+        check_page(&mut browser, &format!("usage-{suffix}"));
         browser.and_wait_for_load(|browser| {
             browser.evaluate("document.querySelector('a[href=\"/devices\"]').click()");
         });
@@ -103,6 +117,47 @@ fn visit(mut browser: Browser, origin: &str, expected: &Expected) {
     }
     check_events(&browser.events, origin);
     check_that_violations_are_heard(&mut browser);
+    browser
+}
+
+/// A device that enrols appears without a reload, and what somebody is doing stays as it is.
+fn check_live(mut browser: Browser, origin: &str, enrol: impl Fn(&str)) {
+    browser.open(&format!("{origin}/login"));
+    sign_in(&mut browser);
+    browser.open(&format!("{origin}/devices"));
+    let before = browser.events.len();
+    enrol("first-arrival");
+    // As when its tab is looked at again.
+    let look = "document.dispatchEvent(new Event('visibilitychange'))";
+    let listed = "[...document.querySelectorAll('#devices-table .hostname')].map(host => host.textContent)";
+    let is_listed = |browser: &mut Browser, host: &str| {
+        browser.evaluate(listed).as_array().unwrap().iter().any(|name| name == host)
+    };
+    browser.evaluate(look);
+    until(|| is_listed(&mut browser, "first-arrival"));
+    browser.evaluate(
+        "document.querySelector('#devices-table details').open = true;
+         document.querySelector('#devices-table details input[type=text]').value = 'half a sen';",
+    );
+    let counted = "document.querySelector('#device-count').value";
+    let count = browser.evaluate(counted);
+    enrol("second-arrival");
+    browser.evaluate(look);
+    until(|| browser.evaluate(counted) != count);
+    let typed = browser.evaluate("document.querySelector('#devices-table details input[type=text]').value");
+    assert_eq!(typed, "half a sen");
+    assert!(!is_listed(&mut browser, "second-arrival"), "the table waits for the form");
+    let loads = |event: &Value| event["method"] == "Page.loadEventFired";
+    assert!(!browser.events[before..].iter().any(loads), "the page was loaded anew");
+}
+
+/// Waits for a condition.
+fn until(mut holds: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "it did not come");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }
 
 /// Adds or changes a tier and enrols somebody, by the page's own forms.
@@ -148,7 +203,7 @@ fn check_overview(browser: &mut Browser, expected: &Expected) {
     for (table, rows) in [
         ("provider", &expected.providers),
         ("department", &expected.departments),
-        ("device", &expected.machines),
+        ("service", &expected.services),
     ] {
         let shown = browser.evaluate(&format!(
             "[...document.querySelectorAll('#{table}-table tbody tr')]
@@ -161,6 +216,25 @@ fn check_overview(browser: &mut Browser, expected: &Expected) {
            .split(' ').map(id => document.getElementById(id).textContent.length > 0))",
     );
     assert_eq!(images, serde_json::json!([[true, true], [true, true]]));
+}
+
+/// The same numbers, told apart otherwise, and in another order.
+fn check_usage(browser: &mut Browser, origin: &str, expected: &Expected) {
+    let rows = "[...document.querySelectorAll('#usage-table tbody tr')]
+        .map(row => [row.dataset.id, Number(row.querySelector('.tokens data').value)])";
+    browser.open(&format!("{origin}/usage?by=department"));
+    let shown = browser.evaluate(rows);
+    assert_eq!(serde_json::from_value::<Vec<(String, i64)>>(shown).unwrap(), expected.departments);
+    browser.and_wait_for_load(|browser| {
+        browser.evaluate("document.querySelector('#usage-table th:nth-child(3) a').click()");
+    });
+    let sorted = browser.evaluate("document.querySelector('#usage-table [aria-sort]').textContent.trim()");
+    assert_eq!(sorted, "Tokens ↓");
+    browser.open(&format!("{origin}/usage?by=service"));
+    let shown = browser.evaluate(rows);
+    assert_eq!(serde_json::from_value::<Vec<(String, i64)>>(shown).unwrap(), expected.services);
+    let total = browser.evaluate("document.querySelector('#usage-table tfoot .tokens data').value");
+    assert_eq!(total, expected.tokens.to_string());
 }
 
 /// Nothing sticks out to the right, and every identifier is there once.
@@ -198,7 +272,9 @@ fn check_events(events: &[Value], origin: &str) {
             }
             "Network.requestWillBeSent" => {
                 let url = event["params"]["request"]["url"].as_str().unwrap();
-                assert!(url.starts_with(&format!("{origin}/")), "the page asked for {url}");
+                // The icon of a date's field is the browser's own, and no request of anybody.
+                let is_own = url.starts_with("data:image/svg+xml;");
+                assert!(is_own || url.starts_with(&format!("{origin}/")), "the page asked for {url}");
                 requests += 1;
             }
             _ => {}

@@ -17,3 +17,4 @@ mod pages;
 mod perks;
 mod roles;
 mod safety;
+mod usage;

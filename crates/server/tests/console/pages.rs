@@ -77,12 +77,13 @@ async fn names_from_outside_are_text_and_never_markup() {
     let ledger = fleet::ledger(&house.store, NOW);
     fleet::book(&ledger, id, vec![(NOW.minute(), fleet::usage(0, 100, 50, 1))]).await;
     let mut client = house.signed_in().await;
-    for path in ["/", "/devices"] {
+    for path in ["/", "/devices", "/usage?by=device", "/usage?by=department"] {
         let page = client.get(path).await.text;
-        for markup in ["<script", "<img", "<b>", "<i>", "onerror=alert(2)>\""] {
+        for markup in ["<script>", "<img", "<b>", "<i>", "onerror=alert(2)>\""] {
             assert!(!page.contains(markup), "{path} {markup}");
         }
-        assert!(page.contains("&#60;script&#62;alert(1)") || page.contains("&lt;script&gt;alert(1)"));
+        let department = page.contains("&#60;script&#62;alert(1)") || page.contains("&lt;script&gt;alert(1)");
+        assert!(department, "{path}");
     }
     let reply = client.post("/login", "name=%22%3E%3Cscript%3E&password=x").await;
     assert!(!reply.text.contains("<script"));
@@ -101,7 +102,7 @@ async fn an_administrator_sees_nothing_of_another_organisation() {
     let mut ours = house.signed_in().await;
     let mut theirs = house.client();
     theirs.sign_in("rita", fleet::PASSWORD).await;
-    for path in ["/", "/?days=1", "/?days=90", "/devices"] {
+    for path in ["/", "/?days=1", "/?days=90", "/devices", "/usage?by=device", "/usage.csv?by=device"] {
         let page = ours.get(path).await.text;
         for word in ["Rival", "Secret", "secret-host", "rival.example", &id.to_string()] {
             assert!(!page.contains(word), "{path} {word}");

@@ -14,7 +14,7 @@ use super::client::{Client, House, NOW, Reply, form};
 use super::fleet;
 
 /// Makes an account of this name and role, and signs in.
-async fn signed_in_as(house: &House, name: &str, role: Role, departments: &[Department]) -> Client {
+pub async fn signed_in_as(house: &House, name: &str, role: Role, departments: &[Department]) -> Client {
     let hash = password::hash(fleet::PASSWORD).unwrap();
     let new = (name, role, departments);
     accounts::create_administrator(&house.store, &house.organisation, new, &hash, "test", NOW).await.unwrap();
@@ -52,11 +52,10 @@ async fn every_route_is_open_to_the_roles_that_it_states_and_to_nobody_else() {
             let what = format!("{} {} as {}", route.method, route.path, role.name());
             // An empty form is refused by a handler that was reached, never by its guard.
             let status = ask(&mut client, route, &format!("token={token}")).await.status;
-            let expected = match (open, &route.method, route.path) {
-                (true, &Method::GET, _) => StatusCode::OK,
-                (false, _, "/") => StatusCode::SEE_OTHER,
-                (false, _, _) => StatusCode::FORBIDDEN,
-                (true, _, _) => {
+            let expected = match (open, &route.method) {
+                (true, &Method::GET) => StatusCode::OK,
+                (false, _) => StatusCode::FORBIDDEN,
+                (true, _) => {
                     assert_ne!(status, StatusCode::FORBIDDEN, "{what}");
                     assert!(!status.is_server_error(), "{what}: {status}");
                     status
@@ -124,7 +123,7 @@ async fn what_a_role_may_not_do_its_pages_do_not_offer() {
     let page = keeper.get("/budgets").await.text;
     assert!(!page.contains("href=\"/devices\"") && !page.contains("/budgets/caps"), "{page}");
     assert!(page.contains("href=\"/budgets\"") && page.contains("/budgets/add"));
-    assert_eq!(keeper.get("/").await.location(), "/budgets", "where they begin");
+    assert!(keeper.get("/").await.text.contains("Overview"), "where they begin");
     let refused = keeper.get("/devices").await;
     assert!(refused.text.contains("not part of your role"));
 }

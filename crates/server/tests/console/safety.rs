@@ -12,7 +12,9 @@ use super::fleet;
 async fn every_page_but_the_sign_in_needs_a_session() {
     let house = House::new().await;
     let mut client = house.client();
-    for path in ["/", "/?days=7", "/budgets", "/devices", "/devices?page=2"] {
+    for path in
+        ["/", "/?days=7", "/budgets", "/devices", "/devices?page=2", "/usage", "/usage.csv", "/usage.json"]
+    {
         let reply = client.get(path).await;
         assert_eq!((reply.status, reply.location()), (StatusCode::SEE_OTHER, "/login"), "{path}");
     }
@@ -49,6 +51,9 @@ async fn every_answer_carries_the_headers_and_no_page_is_kept_by_a_cache() {
         ("/devices", "no-store"),
         ("/login", "no-store"),
         (style.as_str(), "public, max-age=31536000, immutable"),
+        ("/live.js", "public, max-age=31536000, immutable"),
+        ("/usage", "no-store"),
+        ("/usage.csv", "no-store"),
         ("/favicon.svg", "public, max-age=86400"),
     ] {
         let reply = client.get(path).await;
@@ -58,6 +63,7 @@ async fn every_answer_carries_the_headers_and_no_page_is_kept_by_a_cache() {
             policy.starts_with("default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'")
         );
         assert!(policy.ends_with("frame-ancestors 'none'; base-uri 'none'"), "{policy}");
+        assert!(!policy.contains("unsafe") && policy.contains("script-src 'self';"), "{policy}");
         assert_eq!(reply.header("strict-transport-security"), "max-age=31536000");
         assert_eq!(reply.header("x-content-type-options"), "nosniff");
         assert_eq!(reply.header("referrer-policy"), "same-origin");
@@ -127,6 +133,21 @@ async fn a_session_ends_when_idle_for_an_hour_and_after_twelve_hours_even_when_u
     let mut late = house.client_at(minutes(12 * 60));
     late.cookie = cookie;
     assert_eq!(late.get("/").await.location(), "/login");
+}
+
+#[tokio::test]
+async fn a_page_that_asks_by_itself_keeps_no_session_alive() {
+    let house = House::new().await;
+    let cookie = house.signed_in().await.cookie;
+    let later = async |minutes: u64| {
+        let mut client = house.client_at(NOW.plus(minutes * 60));
+        client.cookie.clone_from(&cookie);
+        let request = client.request("GET", "/devices").header("x-toktra-live", "1");
+        client.send(request.body(Body::empty()).unwrap()).await.status
+    };
+    assert_eq!(later(30).await, StatusCode::OK);
+    assert_eq!(later(59).await, StatusCode::OK);
+    assert_eq!(later(61).await, StatusCode::SEE_OTHER, "nobody was there for an hour");
 }
 
 #[tokio::test]

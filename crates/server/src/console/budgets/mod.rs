@@ -36,6 +36,7 @@ use tree::{Place, Tree};
 #[template(path = "budgets.html")]
 struct BudgetsPage<'a> {
     style: &'a str,
+    live: &'a str,
     administrator: &'a Administrator,
     form_token: String,
     section: &'static str,
@@ -180,6 +181,7 @@ async fn show(
     let (waiting, granted) = requests::of_budgets(store, &organisation, &budgets, now).await?;
     let page = BudgetsPage {
         style: assets::style_href(),
+        live: assets::live_href(),
         form_token: administrator.form_token(),
         administrator,
         section: "budgets",

@@ -3,7 +3,7 @@
 use toktra_protocol::Estimate;
 use toktra_protocol::budget::{Budget, Unit};
 use toktra_store::budgets::{BudgetRow, period_name};
-use toktra_store::reports::Interval;
+use toktra_store::usage::Interval;
 
 use super::super::figures::{self, Figure};
 use super::draft::Draft;
