@@ -16,6 +16,7 @@ use crate::authority::Edition;
 use crate::budgets::BudgetBook;
 use crate::config::Config;
 use crate::crl::Lists;
+use crate::metrics::Metrics;
 use crate::prices::CatalogPrices;
 use crate::refusals::Refusals;
 use crate::roster::Roster;
@@ -43,6 +44,8 @@ pub struct App {
     pub refusals: Refusals,
     /// Revocation lists that were signed.
     pub lists: Lists,
+    /// What this process counts.
+    pub metrics: Metrics,
     /// The only source of time.
     pub clock: Clock,
     /// Becomes true when the server is to stop.
@@ -77,6 +80,7 @@ impl App {
             budgets,
             refusals: Refusals::default(),
             lists: Lists::default(),
+            metrics: Metrics::default(),
             clock,
             stop: watch::Sender::new(false),
         }))

@@ -51,7 +51,7 @@ async fn dispatch(Arguments { data, passphrase_file, command }: Arguments) -> an
     let passphrase = passphrase_of(passphrase_file.as_deref(), &data);
     match command {
         Command::Init(options) => initialise::init(&data, &passphrase, options).await,
-        Command::Serve { listen } => serve(&data, &passphrase, listen).await,
+        Command::Serve { listen, metrics } => serve(&data, &passphrase, listen, metrics).await,
         Command::Ca(command) => authority::run(&data, &passphrase, command).await,
         Command::Token(command) => tokens::token(&open(&data).await?, command).await,
         Command::Org(command) => directory::organisation(&open(&data).await?, command).await,
@@ -93,7 +93,12 @@ fn passphrase_of(named: Option<&Path>, data: &Path) -> PassphraseFile {
     PassphraseFile::choose(named, credentials.as_deref(), data)
 }
 
-async fn serve(data: &Path, passphrase: &PassphraseFile, listen: SocketAddr) -> anyhow::Result<()> {
+async fn serve(
+    data: &Path,
+    passphrase: &PassphraseFile,
+    listen: SocketAddr,
+    metrics: Option<SocketAddr>,
+) -> anyhow::Result<()> {
     log_to_stderr();
     ensure!(
         !matches!(passphrase, PassphraseFile::StandardInput),
@@ -104,6 +109,10 @@ async fn serve(data: &Path, passphrase: &PassphraseFile, listen: SocketAddr) -> 
     let server = Server::bind(Arc::clone(&app), listen).await?;
     // Whoever started it may have gone, or read no more than it needed.
     let _ = say(format_args!("listening on {}", server.address()?));
+    if let Some(address) = metrics {
+        let address = crate::metrics::serve(Arc::clone(&app), address).await?;
+        let _ = say(format_args!("metrics on {address}"));
+    }
     tracing::info!(console = app.domain.api_url(), "The server is ready.");
     notify("READY=1");
     stop_on_signals(Arc::clone(&app))?;

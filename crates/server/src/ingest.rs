@@ -33,7 +33,10 @@ pub async fn events(
     let batch = if compressed { Batch::decode(&body) } else { Batch::from_json(&body) };
     drop(body);
     let batch = batch.map_err(|error| codec_refusal(&error))?;
-    let ack = app.ledger.book(caller.identity.device, batch).await.map_err(|error| book_refusal(&error))?;
+    let events = batch.events.len();
+    let booked = app.ledger.book(caller.identity.device, batch).await;
+    app.metrics.batch(&booked, events);
+    let ack = booked.map_err(|error| book_refusal(&error))?;
     caller.entry.is_news(None, app.clock.now());
     Ok(Json(ack))
 }

@@ -22,6 +22,7 @@ mod enrol;
 mod est;
 mod exemptions;
 mod ingest;
+pub mod metrics;
 mod notify;
 pub mod password;
 pub mod peer;

@@ -3,17 +3,20 @@
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
+use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use toktra_protocol::{Code, budget, codec, enrol};
 
 use crate::app::SharedApp;
+use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::{console, crl, directives, exemptions, ingest};
 
 /// The API host: enrolment, health and the console.
 pub fn api(app: SharedApp) -> Router {
     let pages = console::router(app.store.clone(), app.clock);
+    let metrics = app.metrics.clone();
     let own = Router::new()
         .route(enrol::PATH, post(crate::enrol::enroll))
         .route(enrol::TIME_PATH, get(crate::time::time))
@@ -22,11 +25,12 @@ pub fn api(app: SharedApp) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(app);
-    with_fallbacks(own.merge(pages)).fallback(not_found)
+    counted(with_fallbacks(own.merge(pages)).fallback(not_found), metrics, "api")
 }
 
 /// The ingest host: device traffic. The vault's routes have a state of their own.
 pub fn ingest(app: SharedApp, vault: Router) -> Router {
+    let metrics = app.metrics.clone();
     let own = Router::new()
         .merge(crate::est::router())
         .route(enrol::RENEW_PATH, post(crate::renew::renew))
@@ -34,7 +38,7 @@ pub fn ingest(app: SharedApp, vault: Router) -> Router {
         .route(codec::DIRECTIVE_PATH, get(directives::directive))
         .route(budget::EXEMPTION_PATH, post(exemptions::request))
         .with_state(app);
-    with_fallbacks(own.merge(vault))
+    counted(with_fallbacks(own.merge(vault)), metrics, "ingest")
 }
 
 /// The updates host.
@@ -50,6 +54,14 @@ fn with_fallbacks(router: Router) -> Router {
         })
 }
 
+/// Counts every answer of a host.
+fn counted(router: Router, metrics: Metrics, host: &'static str) -> Router {
+    router.layer(map_response(move |response: Response| {
+        metrics.request(host, response.status());
+        std::future::ready(response)
+    }))
+}
+
 /// People get a page, programs a problem.
 async fn not_found(headers: HeaderMap) -> Response {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
@@ -59,7 +71,7 @@ async fn not_found(headers: HeaderMap) -> Response {
     Refusal::new(Code::NotFound, "There is nothing at this path of this host.").into_response()
 }
 
-async fn ready(
+pub(crate) async fn ready(
     axum::extract::State(app): axum::extract::State<SharedApp>,
     _headers: HeaderMap,
 ) -> Result<&'static str, Refusal> {

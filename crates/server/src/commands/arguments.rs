@@ -33,6 +33,10 @@ pub enum Command {
         /// Address and port; port 0 takes a free one and prints it.
         #[arg(long, default_value = "[::]:443")]
         listen: SocketAddr,
+        /// Address and port of a listener for metrics and health, in plain HTTP: reachable for
+        /// those alone who may read them. None if left out.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        metrics: Option<SocketAddr>,
     },
     /// Enrolment tokens.
     #[command(subcommand)]
