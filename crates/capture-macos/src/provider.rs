@@ -122,11 +122,11 @@ pub fn begin(filter: Filter, on_stop: impl Fn() + Send + Sync + 'static) {
         flows: Mutex::new(HashMap::new()),
     };
     if STAGE.set(stage).is_err() {
-        tracing::error!("the filter has begun already");
+        tracing::error!("The filter has begun already.");
         return;
     }
     let class = FilterDataProvider::class();
-    tracing::info!(class = class.name().to_string_lossy().as_ref(), "the provider is registered");
+    tracing::info!(class = class.name().to_string_lossy().as_ref(), "The provider is registered.");
     // SAFETY: the class is registered, and this is called once.
     unsafe { NEProvider::startSystemExtensionMode() };
 }
@@ -168,11 +168,11 @@ fn start(provider: &FilterDataProvider, done: &DynBlock<dyn Fn(*mut NSError)>) {
     }
     // At once: while the filter starts, nothing on the machine connects.
     done.call((std::ptr::null_mut(),));
-    tracing::info!("the filter has started");
+    tracing::info!("The filter has started.");
 }
 
 fn stop(reason: NEProviderStopReason, done: &DynBlock<dyn Fn()>) {
-    tracing::info!(reason = reason.0, "the filter stops");
+    tracing::info!(reason = reason.0, "The filter stops.");
     if let Some(stage) = STAGE.get() {
         stage.filter.stop();
         (stage.on_stop)();
@@ -315,8 +315,8 @@ fn apply(provider: &FilterDataProvider, settings: &Settings) {
     let done = RcBlock::new(|error: *mut NSError| {
         // SAFETY: null, or an error that lives as long as the call.
         match unsafe { error.as_ref() } {
-            None => tracing::info!("the filter's rules are in force"),
-            Some(error) => tracing::error!(%error, "the filter's rules are not in force"),
+            None => tracing::info!("The filter's rules are in force."),
+            Some(error) => tracing::error!(%error, "The filter's rules are not in force."),
         }
     });
     // SAFETY: the block is copied by whoever keeps it.

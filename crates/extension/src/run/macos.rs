@@ -61,7 +61,7 @@ fn speak(joint: &Shared<Flows>, agent: &Peer, clock: Clock, ending: &Ending) {
         };
         let ended = catch_unwind(AssertUnwindSafe(session));
         if let Err(error) = ended.unwrap_or_else(|_| Err(anyhow!("it panicked"))) {
-            tracing::error!("the session with the agent ended: {error:#}");
+            tracing::error!("The session with the agent ended: {error:#}");
             thread::sleep(PAUSE);
         }
     }
@@ -86,7 +86,7 @@ impl Ending {
             // The session's end closes when it is over.
             .and_then(|()| wake.read(&mut [0]));
         if let Err(error) = waited {
-            tracing::warn!(%error, "the last records may not have left");
+            tracing::warn!(%error, "The last records may not have left.");
         }
     }
 }

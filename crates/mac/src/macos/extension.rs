@@ -147,7 +147,7 @@ pub fn carry_out(
 ) -> Outcome {
     let mut outcome = Outcome::Completed;
     for step in steps(task, replaces, managed) {
-        tracing::info!(?step, "the extension");
+        tracing::info!(?step, "The extension is seen to.");
         let after = match step {
             Step::Disable => filter(Change::Off),
             Step::Enable => filter(Change::On),

@@ -170,7 +170,7 @@ pub fn notify(notice: &Notice) {
     let (title, body) = (notice.summary.clone(), notice.body.clone());
     DispatchQueue::main().exec_async(move || {
         if !is_bundled() {
-            tracing::info!(title, body, "outside of its app there are no notifications");
+            tracing::info!("A notification was not shown: outside of its app there are none.");
             return;
         }
         let content = UNMutableNotificationContent::new();
