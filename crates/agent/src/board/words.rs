@@ -19,8 +19,11 @@ const EXPIRY_NOTICE_S: u64 = 14 * 24 * 60 * 60;
 pub const CAP_OPENED: &str = "a budget's cap is open, because the backend has been out of reach for too long; it closes when the backend is heard and still says so";
 
 /// Said where a device is not enrolled.
-pub const NOT_ENROLLED: &str =
-    "the device is not enrolled: run `toktra-agent enroll --domain DOMAIN --token TOKEN` as root";
+pub const NOT_ENROLLED: &str = if cfg!(target_os = "macos") {
+    "the device is not enrolled: set ToktraDomain and ToktraToken in the preferences com.toktra.agent, by a profile or with `defaults write`"
+} else {
+    "the device is not enrolled: run `toktra-agent enroll --domain DOMAIN --token TOKEN` as root"
+};
 
 impl Facts {
     /// What a user should know is not as it should be.
