@@ -1,16 +1,21 @@
 //! What a flow costs in the content filter of macOS, but for the framework's own part: the calls that the
-//! framework makes, in their order, into the same functions: `cargo bench -p toktra-benches --bench filter`.
+//! framework makes, in their order, into the same functions; beside it `tls-parser`, which reads the name in the same
+//! bytes and does nothing else: `cargo bench -p toktra-benches --bench filter`.
 #![allow(missing_docs, reason = "criterion_group! makes public functions without documentation")]
+#![allow(clippy::expect_used, reason = "a peer that fails its own benchmark ends the run")]
 
 #[path = "../../crates/hello/tests/hello/support/message.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
 mod message;
+#[path = "peer/tls.rs"]
+mod tls;
 
 use std::hint::black_box;
 use std::sync::{Arc, Mutex};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use message::Hello;
+use tls::{by_tls_parser, record};
 use toktra_capture_macos::told::{Endpoint, FlowKey, NewFlow};
 use toktra_capture_macos::{DataVerdict, Filter, Flows, NewVerdict, Report};
 use toktra_engine::{Engine, Joint, Now, Policy};
@@ -46,6 +51,12 @@ fn flows(criterion: &mut Criterion) {
                 }
             });
         });
+        if pieces == 1 {
+            // The peer keeps nothing between two pieces.
+            group.bench_function(format!("{name}_by_tls_parser"), |bencher| {
+                bencher.iter(|| assert_eq!(by_tls_parser(black_box(&stream)), host.len()));
+            });
+        }
     }
     group.finish();
 }
@@ -79,12 +90,6 @@ fn one_flow(filter: &Filter, key: FlowKey, stream: &[u8], pieces: usize) -> bool
         filter.report(|| Some((key, Report::Closed { bytes_out: 3_000, bytes_in: 9_000 })));
     }
     counted
-}
-
-/// One record of a handshake (RFC 8446, 5.1).
-fn record(message: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(message.len()).unwrap_or(u16::MAX).to_be_bytes();
-    [&[22, 3, 1][..], &length, message].concat()
 }
 
 criterion_group!(benches, flows);

@@ -9,6 +9,8 @@ mod initial;
 #[path = "../../crates/hello/tests/hello/support/message.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
 mod message;
+#[path = "peer/tls.rs"]
+mod tls;
 
 use std::hint::black_box;
 
@@ -16,7 +18,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use initial::{Initial, crypto};
 use message::Hello;
 use rustls::server::Acceptor;
-use tls_parser::{SNIType, TlsExtension, TlsMessage, TlsMessageHandshake};
+use tls::{by_tls_parser, name_in, record};
 use toktra_hello::{Answer, QuicFlow, Stream, read_stream};
 
 const NAME: &str = "api.anthropic.com";
@@ -34,7 +36,9 @@ fn streams(criterion: &mut Criterion) {
         group.bench_function("toktra_hello_stream", |bencher| {
             bencher.iter(|| name_length(&Stream::new().push(0, black_box(&stream))));
         });
-        group.bench_function("tls_parser", |bencher| bencher.iter(|| by_tls_parser(black_box(&stream))));
+        group.bench_function("tls_parser", |bencher| {
+            bencher.iter(|| assert_eq!(by_tls_parser(black_box(&stream)), NAME.len()));
+        });
         group.bench_function("rustls_acceptor", |bencher| bencher.iter(|| by_rustls(black_box(&stream))));
         group.finish();
     }
@@ -60,28 +64,6 @@ fn name_length(answer: &Answer<'_>) -> usize {
     name.len()
 }
 
-fn by_tls_parser(stream: &[u8]) -> usize {
-    let (_, record) = tls_parser::parse_tls_plaintext(stream).expect("tls-parser reads the record");
-    name_in(record.msg.first())
-}
-
-fn name_in(message: Option<&TlsMessage<'_>>) -> usize {
-    let Some(TlsMessage::Handshake(TlsMessageHandshake::ClientHello(hello))) = message else { return 0 };
-    let (_, extensions) =
-        tls_parser::parse_tls_extensions(hello.ext.unwrap_or_default()).expect("extensions");
-    for extension in &extensions {
-        if let TlsExtension::SNI(names) = extension {
-            for (kind, name) in names {
-                if *kind == SNIType::HostName {
-                    assert_eq!(name.len(), NAME.len());
-                    return name.len();
-                }
-            }
-        }
-    }
-    0
-}
-
 fn by_rustls(mut stream: &[u8]) -> usize {
     let mut acceptor = Acceptor::default();
     while !stream.is_empty() {
@@ -100,12 +82,9 @@ fn by_quic_parser(datagram: &[u8]) -> usize {
     let stream = quic_parser::reassemble_crypto_stream(&frames);
     let (_, message) =
         tls_parser::parse_tls_message_handshake(&stream).expect("tls-parser reads the message");
-    name_in(Some(&message))
-}
-
-fn record(message: &[u8]) -> Vec<u8> {
-    let length = (message.len() as u16).to_be_bytes();
-    [&[22, 3, 1, length[0], length[1]], message].concat()
+    let length = name_in(Some(&message));
+    assert_eq!(length, NAME.len());
+    length
 }
 
 criterion_group!(benches, streams, datagrams);
