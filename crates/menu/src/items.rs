@@ -390,6 +390,17 @@ About >
     }
 
     #[test]
+    fn what_is_not_as_it_should_be_is_listed_in_the_agents_own_words() {
+        let wrong = [
+            "the configuration cannot be used: the preference `ToktraDomain` is not a string",
+            "the extension is of version 0.0.9, this agent of 0.1.0",
+        ];
+        let menu = menu(Some(&Status { degraded: wrong.map(str::to_owned).into(), ..well() }));
+        assert!(menu.contains(&format!("\n--\n{}\n{}\n", wrong[0], wrong[1])), "{menu}");
+        assert!(!menu.contains("All is well") && menu.starts_with("Degraded"), "{menu}");
+    }
+
+    #[test]
     fn hostile_texts_and_many_budgets_stay_within_bounds() {
         let mut hostile = budget(u64::MAX, u64::MAX / 11);
         hostile.name = "\u{202e}\n".repeat(100_000);
