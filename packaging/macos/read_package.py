@@ -95,7 +95,7 @@ def verify(toc, in_heap, checksum, certificate, place):
 def read_by_others(package_path, members, place):
     seven_zip = shutil.which("7zz") or shutil.which("7z")
     if not seven_zip or not shutil.which("bsdtar"):
-        sys.exit("bsdtar or 7-Zip is missing: run scripts/setup test")
+        sys.exit("bsdtar or 7-Zip is missing: run scripts/setup macos")
     for name, command in (
         ("bsdtar", lambda to: ["bsdtar", "-xf", package_path, "-C", to]),
         ("7-Zip", lambda to: [seven_zip, "x", "-y", f"-o{to}", package_path]),
@@ -251,6 +251,37 @@ def check_plists(payload):
                 unless(re.search(rf"^/var/log/toktra/{log}\s", rotation, re.MULTILINE), f"{log} is not rotated")
 
 
+def check_icon(payload):
+    """The icon that the app's Info.plist names holds images that are whole, each as wide as its kind says."""
+    contents = "./Applications/ToktraAgent.app/Contents"
+    name = plistlib.loads(payload[f"{contents}/Info.plist"][3])["CFBundleIconFile"]
+    icon = payload[f"{contents}/Resources/{name}.icns"][3]
+    magic, length = struct.unpack(">4sI", icon[:8])
+    unless(magic == b"icns" and length == len(icon), "the icon is not one, or not whole")
+    widths = {b"ic07": 128, b"ic08": 256, b"ic09": 512, b"ic11": 32, b"ic12": 64}
+    at, kinds = 8, set()
+    while at < len(icon):
+        kind, length = struct.unpack_from(">4sI", icon, at)
+        image, at = icon[at + 8 : at + length], at + length
+        kinds.add(kind)
+        unless(image[:8] == b"\x89PNG\r\n\x1a\n", f"the icon's {kind} is no PNG")
+        place, chunks = 8, {}
+        while place < len(image):
+            size, chunk = struct.unpack_from(">I4s", image, place)
+            content = image[place + 8 : place + 8 + size]
+            checksum = struct.unpack_from(">I", image, place + 8 + size)[0]
+            unless(zlib.crc32(chunk + content) == checksum, f"the icon's {kind}: a checksum is wrong")
+            chunks[chunk], place = content, place + 12 + size
+        width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
+        unless(width == height == widths.get(kind), f"the icon's {kind} is {width} by {height}")
+        pixels = zlib.decompress(chunks[b"IDAT"])
+        unless(len(pixels) == height * (1 + 4 * width), f"the icon's {kind} is not whole")
+        row = 1 + 4 * width
+        corner, middle = pixels[4], pixels[height // 2 * row + width // 2 * 4 + 4]
+        unless((corner, middle) == (0, 255), f"the icon's {kind} is blank")
+    unless(kinds == set(widths), f"the icon has the kinds {kinds}")
+
+
 def check_comments(path, content):
     # Apple's parsers refuse what the standard forbids and Python's lets pass.
     for comment in re.findall(rb"<!--(.*?)-->", content, re.DOTALL):
@@ -266,6 +297,7 @@ def main():
         payload = check_payload(members, place)
     check_descriptions(members, payload)
     check_plists(payload)
+    check_icon(payload)
     profile = Path(profile_path).read_bytes()
     plistlib.loads(profile)
     check_comments(profile_path, profile)

@@ -8,6 +8,7 @@ mod bundle;
 mod check;
 mod cpio;
 mod faults;
+mod icon;
 mod identity;
 mod link;
 mod macho;

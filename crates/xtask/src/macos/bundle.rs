@@ -1,10 +1,11 @@
 //! Assembles ToktraAgent.app, with the system extension inside it, from the universal binaries and what
-//! lies in `packaging/macos`; nothing is signed here. Equal inputs give equal trees.
+//! lies in `packaging/macos`, with an icon that is drawn; nothing is signed here. Equal inputs give equal trees.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::icon::icon;
 use super::tree::Tree;
 
 /// The app's identifier, and the domain of its preferences.
@@ -17,6 +18,8 @@ pub const EXTENSION: &str = "Contents/Library/SystemExtensions/com.toktra.agent.
 pub const APP_EXECUTABLE: &str = "Contents/MacOS/ToktraAgent";
 /// The executable's place in the extension.
 pub const EXTENSION_EXECUTABLE: &str = "Contents/MacOS/com.toktra.agent.extension";
+/// The app's icon, as its Info.plist names it.
+pub const ICON: &str = "Contents/Resources/AppIcon.icns";
 /// Where a bundle has its provisioning profile.
 pub const PROFILE: &str = "Contents/embedded.provisionprofile";
 
@@ -50,6 +53,7 @@ pub fn assemble(packaging: &Path, parts: Parts<'_>) -> Result<Tree> {
     app.file("Contents/Info.plist", 0o644, filled(packaging, "app/Info.plist", &values)?);
     app.file("Contents/PkgInfo", 0o644, "APPL????");
     app.file(APP_EXECUTABLE, 0o755, parts.agent);
+    app.file(ICON, 0o644, icon()?);
     app.file("Contents/Resources/uninstall", 0o755, filled(packaging, "app/uninstall", &[])?);
     if let Some(profile) = parts.agent_profile {
         app.file(PROFILE, 0o644, profile);

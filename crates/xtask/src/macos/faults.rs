@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::bundle::{APP_EXECUTABLE, EXTENSION, EXTENSION_EXECUTABLE, PROFILE};
+use super::bundle::{APP_EXECUTABLE, EXTENSION, EXTENSION_EXECUTABLE, ICON, PROFILE};
 use super::check::{self, APP, Artefacts, Check, MOBILECONFIG};
 use super::tree::Tree;
 use super::{bom, cpio, package, xar};
@@ -269,7 +269,20 @@ struct MemberFault {
     on_members: fn(&mut Tree, &mut Tree) -> Result<()>,
 }
 
-const MEMBER_FAULTS: [MemberFault; 6] = [
+const MEMBER_FAULTS: [MemberFault; 7] = [
+    MemberFault {
+        what: "a byte of the icon",
+        says: "the icon's",
+        on_members: |payload, members| {
+            edit(payload, &format!("Applications/{APP}/{ICON}"), |icon| {
+                let last = icon.len() - 30;
+                icon[last] ^= 1;
+            })?;
+            edit(members, "agent.pkg/Payload", |archive| {
+                *archive = cpio::gzipped(payload).unwrap_or_default()
+            })
+        },
+    },
     MemberFault {
         what: "a bill with a file that is not installed",
         says: "bill and payload differ",
