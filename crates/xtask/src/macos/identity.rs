@@ -139,7 +139,7 @@ fn sign_profile(directory: &Path, plist: &Path, profile: &Path) -> Result<()> {
         .arg("-out")
         .arg(profile)
         .output()
-        .context("openssl cannot be started: run scripts/setup test")?;
+        .context("openssl cannot be started: run scripts/setup macos")?;
     if !output.status.success() {
         bail!("openssl: {}", String::from_utf8_lossy(&output.stderr));
     }

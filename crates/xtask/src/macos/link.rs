@@ -46,9 +46,7 @@ impl Linker<'_> {
     pub fn build(&self) -> Result<[Vec<u8>; 2]> {
         let sdk = self.output.join("sdk");
         Symbols::read(self.root)?.stubs()?.write(&sdk)?;
-        for (target, zig_target) in TARGETS {
-            self.build_for(target, zig_target, &sdk)?;
-        }
+        self.compile(&sdk)?;
         let universal_of = |program: &str| -> Result<Vec<u8>> {
             let [arm, intel] = TARGETS.map(|(target, _)| self.built(target, program));
             universal(&[arm?, intel?]).with_context(|| program.to_owned())
@@ -56,12 +54,13 @@ impl Linker<'_> {
         Ok([universal_of(PROGRAMS[0])?, universal_of(PROGRAMS[1])?])
     }
 
-    fn build_for(&self, target: &str, zig_target: &str, sdk: &Path) -> Result<()> {
-        let variable = target.replace('-', "_");
+    /// All at once, so that what runs on this machine is built once and the last steps, which each take one
+    /// processor, run beside each other.
+    fn compile(&self, sdk: &Path) -> Result<()> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .current_dir(self.root)
-            .args(["build", "--locked", "--target", target, "--profile", PROFILE])
+            .args(["build", "--locked", "--quiet", "--profile", PROFILE])
             .args(PROGRAMS.iter().flat_map(|program| ["--package", program, "--bin", program]))
             .env("CARGO_TARGET_DIR", self.target)
             .env("CARGO_ENCODED_RUSTFLAGS", self.rustflags()?)
@@ -70,14 +69,19 @@ impl Linker<'_> {
             .env("ZIG_GLOBAL_CACHE_DIR", self.output.join("zig"))
             .env("ZIG_LOCAL_CACHE_DIR", self.output.join("zig"))
             // Flags that are clang's but not Zig's.
-            .env("CRATE_CC_NO_DEFAULTS", "1")
-            .env(format!("CC_{variable}"), self.c_compiler(target, zig_target)?)
-            .env(format!("AR_{variable}"), self.script("ar", "ar")?);
+            .env("CRATE_CC_NO_DEFAULTS", "1");
+        for (target, zig_target) in TARGETS {
+            let variable = target.replace('-', "_");
+            cargo
+                .args(["--target", target])
+                .env(format!("CC_{variable}"), self.c_compiler(target, zig_target)?)
+                .env(format!("AR_{variable}"), self.script("ar", "ar")?);
+        }
         let status = cargo.status().context("cargo cannot be started")?;
         ensure!(
             status.success(),
-            "{target} was not built. Of a symbol that is undefined, write its library and the macOS that has \
-             it into packaging/macos/symbols.toml"
+            "not built. Of a symbol that is undefined, write its library and the macOS that has it into \
+             packaging/macos/symbols.toml"
         );
         Ok(())
     }
@@ -112,7 +116,7 @@ impl Linker<'_> {
     /// A program of one line that calls Zig, since cargo takes a compiler as one path.
     fn script(&self, name: &str, arguments: &str) -> Result<PathBuf> {
         let python = self.python.display();
-        ensure!(self.python.exists(), "there is no {python}: run scripts/setup test");
+        ensure!(self.python.exists(), "there is no {python}: run scripts/setup macos");
         let directory = self.output.join("tools");
         fs::create_dir_all(&directory)?;
         let script = directory.join(name);

@@ -55,7 +55,7 @@ fn signing(identity: &Identity, key: &Path) -> Command {
 }
 
 fn say_if_it_fails(rcodesign: &mut Command) -> Result<()> {
-    let output = rcodesign.output().context("rcodesign cannot be started: run scripts/setup test")?;
+    let output = rcodesign.output().context("rcodesign cannot be started: run scripts/setup macos")?;
     let said = [output.stdout, output.stderr].concat();
     ensure!(output.status.success(), "rcodesign: {}", String::from_utf8_lossy(&said).trim());
     Ok(())

@@ -13,7 +13,7 @@ pub fn check(artefacts: &Artefacts, root: &Path, python: &Path, findings: &mut F
     python.arg(artefacts.directory.join(&artefacts.package));
     python.arg(artefacts.directory.join(MOBILECONFIG));
     python.args(&artefacts.certificates[1]);
-    let output = python.output().context("python cannot be started: run scripts/setup test")?;
+    let output = python.output().context("python cannot be started: run scripts/setup macos")?;
     let said = String::from_utf8_lossy(&output.stdout);
     for line in said.lines().filter(|line| !line.is_empty()) {
         findings.add(Check::Package, line);

@@ -37,7 +37,7 @@ impl Known {
     /// Our list, and the one that comes with Zig.
     pub fn read(root: &Path, python: &Path) -> Result<Self> {
         let print = "import ziglang; print(ziglang.__path__[0])";
-        let output = Command::new(python).args(["-c", print]).output().context("run scripts/setup test")?;
+        let output = Command::new(python).args(["-c", print]).output().context("run scripts/setup macos")?;
         let directory = Path::new(std::str::from_utf8(&output.stdout)?.trim()).to_owned();
         let path = directory.join("lib/libc/darwin/libSystem.13.tbd");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -190,7 +190,7 @@ pub fn verify_cms(cms: &[u8], content: &[u8], certificate: Option<&Path>) -> Res
         Some(certificate) => openssl.arg("-noverify").arg("-nointern").arg("-certfile").arg(certificate),
         None => openssl.arg("-noverify"),
     };
-    let output = openssl.output().context("openssl cannot be started: run scripts/setup test")?;
+    let output = openssl.output().context("openssl cannot be started: run scripts/setup macos")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "the CMS signature does not verify: {}", said.trim());
     Ok(())
