@@ -3,7 +3,7 @@
 //! Directives are made from a snapshot of the database ([`Book`]): taken anew with every change of
 //! an administrator and every cap that is passed, when a period or an exemption ends, and otherwise
 //! when a device asks and the last is older than [`FRESH_S`]. One is taken at a time, so that an
-//! older never takes the place of a newer. The task of [`crate::serve`] looks a few times a
+//! older never takes the place of a newer. The task of [`crate::serve`] looks many times a
 //! second by the server's clock whether a period or an exemption has ended: it never sleeps
 //! towards that moment, so no set or stopped clock makes it late.
 

@@ -1,7 +1,7 @@
 //! The devices' standing in memory, so that every request is judged by what an
 //! administrator last said, on connections of any age, without a query.
 //!
-//! A task compares the database's change counter a few times a second and reads all devices
+//! A task compares the database's change counter many times a second and reads all devices
 //! anew when it has grown ([`crate::budgets`]); whoever waits for a device's directive is woken by that.
 
 use std::collections::HashMap;

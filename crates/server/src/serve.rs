@@ -54,8 +54,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const HEAD_LIMIT: usize = 32 * 1024;
 /// How long requests under way may take once the server is told to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often an administrator's changes are looked for.
-const CHANGES_EVERY: Duration = Duration::from_millis(200);
+/// How often changes are looked for that others made in the database; the ledger's own are told at once.
+const CHANGES_EVERY: Duration = Duration::from_millis(50);
 /// Certificates live 90 days; new ones are made every so often.
 const RENEW_EVERY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// A fatal alert `unrecognized_name` (RFC 6066, 3) as a TLS record.
@@ -259,7 +259,10 @@ async fn watch_changes(app: SharedApp) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seen = None;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = app.ledger.changed() => {}
+        }
         match app.budgets.follow(&app.store, &app.roster, seen, app.clock.now()).await {
             Ok(counter) => seen = Some(counter),
             Err(error) => tracing::error!(%error, "The devices could not be read anew."),

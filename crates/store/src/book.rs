@@ -43,6 +43,14 @@ pub struct Seen {
     pub directive_version: i64,
 }
 
+impl Seen {
+    fn new(number: i64, directive_version: i64) -> Result<Self, StoreError> {
+        let acknowledged = number.try_into();
+        let acknowledged = acknowledged.map_err(|_| StoreError::Corrupt("devices.acknowledged_sequence"))?;
+        Ok(Self { acknowledged, directive_version })
+    }
+}
+
 /// What keeps a device from providers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hold {
@@ -56,7 +64,8 @@ impl Book {
     /// Takes one.
     pub async fn read(store: &Store, now: UnixSeconds) -> Result<Self, StoreError> {
         let mut transaction = store.reader().begin().await?;
-        Self::read_in(&mut transaction, now).await
+        let seen = seen(&mut transaction).await?;
+        Self::read_in(&mut transaction, seen, now).await
     }
 
     /// Takes one, and the devices' rows of the same moment.
@@ -65,13 +74,26 @@ impl Book {
         now: UnixSeconds,
     ) -> Result<(Self, Vec<Device>), StoreError> {
         let mut transaction = store.reader().begin().await?;
-        let book = Self::read_in(&mut transaction, now).await?;
-        let devices = devices::all_in(&mut transaction).await?;
-        Ok((book, devices))
+        Self::read_with_devices_in(&mut transaction, now).await
     }
 
-    pub(crate) async fn read_in(
+    /// The same in the caller's transaction.
+    pub(crate) async fn read_with_devices_in(
         connection: &mut SqliteConnection,
+        now: UnixSeconds,
+    ) -> Result<(Self, Vec<Device>), StoreError> {
+        let devices = devices::all_in(connection).await?;
+        let seen = devices.iter().map(|device| {
+            let seen = Seen::new(device.acknowledged_sequence, device.directive_version)?;
+            Ok((device.device_id()?, seen))
+        });
+        let seen = seen.collect::<Result<_, StoreError>>()?;
+        Ok((Self::read_in(connection, seen, now).await?, devices))
+    }
+
+    async fn read_in(
+        connection: &mut SqliteConnection,
+        devices: HashMap<DeviceId, Seen>,
         now: UnixSeconds,
     ) -> Result<Self, StoreError> {
         let terms = Terms::read(connection).await?;
@@ -90,7 +112,7 @@ impl Book {
             flags: flags::all(connection).await?,
             locks: locks::all(connection).await?,
             allowances,
-            devices: seen(connection).await?,
+            devices,
             next_turn,
             standings,
             terms,
@@ -259,11 +281,9 @@ async fn seen(connection: &mut SqliteConnection) -> Result<HashMap<DeviceId, See
             .fetch_all(connection)
             .await?;
     rows.into_iter()
-        .map(|(id, number, directive_version)| {
+        .map(|(id, number, version)| {
             let id = id.parse().map_err(|_| StoreError::Corrupt("devices.id"))?;
-            let acknowledged =
-                u64::try_from(number).map_err(|_| StoreError::Corrupt("devices.acknowledged_sequence"))?;
-            Ok((id, Seen { acknowledged, directive_version }))
+            Ok((id, Seen::new(number, version)?))
         })
         .collect()
 }

@@ -96,26 +96,24 @@ pub(crate) async fn note_sightings(
     for sighting in sightings {
         let id = sighting.device.to_string();
         let applied = sighting.directive_applied.map(column);
-        sqlx::query(
+        let version: Option<i64> = sqlx::query_scalar(
             "UPDATE devices SET last_seen_at = $2, directive_applied = COALESCE($3, directive_applied)
-             WHERE id = $1",
+             WHERE id = $1 RETURNING directive_version",
         )
         .bind(&id)
         .bind(column(now.0))
         .bind(applied)
-        .execute(&mut **transaction)
+        .fetch_optional(&mut **transaction)
         .await?;
-        let Some(applied) = applied.filter(|&applied| applied <= BELIEVED_VERSION) else { continue };
-        let overtaken = sqlx::query(
-            "UPDATE devices SET directive_version = $2 + 1 WHERE id = $1 AND directive_version < $2",
-        )
-        .bind(&id)
-        .bind(applied)
-        .execute(&mut **transaction)
-        .await?;
-        if overtaken.rows_affected() > 0 {
-            note_change(transaction).await?;
-        }
+        let is_ahead =
+            |&applied: &i64| applied <= BELIEVED_VERSION && version.is_some_and(|version| version < applied);
+        let Some(applied) = applied.filter(is_ahead) else { continue };
+        sqlx::query("UPDATE devices SET directive_version = $2 + 1 WHERE id = $1")
+            .bind(&id)
+            .bind(applied)
+            .execute(&mut **transaction)
+            .await?;
+        note_change(transaction).await?;
     }
     Ok(())
 }

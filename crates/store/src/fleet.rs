@@ -7,7 +7,7 @@ use sqlx::{FromRow, SqliteConnection};
 use toktra_protocol::UnixSeconds;
 
 use crate::book::{Book, Hold};
-use crate::{Store, StoreError, devices};
+use crate::{Store, StoreError};
 
 /// Most devices on one page of the list.
 pub const DEVICES_PER_PAGE: i64 = 100;
@@ -150,9 +150,10 @@ async fn holds(
     organisation_id: &str,
     now: UnixSeconds,
 ) -> Result<HashMap<String, Hold>, StoreError> {
-    let book = Book::read_in(connection, now).await?;
-    let rows = devices::all_in(connection).await?.into_iter();
-    let held = rows.filter(|device| device.organisation_id == organisation_id && !device.is_revoked());
+    let (book, devices) = Book::read_with_devices_in(connection, now).await?;
+    let held = devices
+        .into_iter()
+        .filter(|device| device.organisation_id == organisation_id && !device.is_revoked());
     let held = held.map(|device| (book.hold(&device, now), device.id));
     Ok(held.filter(|(hold, _)| *hold != Hold::default()).map(|(hold, id)| (id, hold)).collect())
 }

@@ -4,13 +4,19 @@
 //! transaction is flushed, batches gather in the queue and the next transaction takes them
 //! all. A batch is answered after the commit that holds it and never before.
 //!
+//! That a device was heard of is worth no flush of its own: such sightings gather, one for each device,
+//! and are written down every [`SIGHTINGS_EVERY`].
+//!
 //! Limits: at most [`WAITING_EVENTS_LIMIT`] events wait (beyond that [`BookError::Busy`]),
 //! and a transaction takes at most [`GROUP_EVENTS`] or [`GROUP_BATCHES`].
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use toktra_protocol::{Ack, Batch, DeviceId, Estimate, UnixSeconds};
 
 use crate::certificates::{Shown, Worth};
@@ -24,6 +30,10 @@ pub const WAITING_EVENTS_LIMIT: usize = 64 * 1024;
 pub const GROUP_EVENTS: usize = 16 * 1024;
 /// Batches after which a transaction takes no further one.
 pub const GROUP_BATCHES: usize = 1024;
+/// How often sightings are written down.
+const SIGHTINGS_EVERY: Duration = Duration::from_secs(1);
+/// Sightings that a transaction takes.
+const GROUP_SIGHTINGS: usize = 1024;
 /// Commands that wait in the actor's queue.
 const QUEUE: usize = 4096;
 
@@ -90,6 +100,29 @@ pub(crate) struct Sighting {
     pub directive_applied: Option<u64>,
 }
 
+/// Devices that were heard of and not yet written down, with the directive that each last said it runs.
+#[derive(Debug, Default)]
+struct Sightings(Mutex<HashMap<DeviceId, Option<u64>>>);
+
+impl Sightings {
+    fn add(&self, device: DeviceId, directive_applied: Option<u64>) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let applied = waiting.entry(device).or_default();
+        *applied = directive_applied.or(*applied);
+    }
+
+    /// At most [`GROUP_SIGHTINGS`] of them, and whether more wait.
+    fn take(&self) -> (Vec<Sighting>, bool) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken: Vec<DeviceId> = waiting.keys().copied().take(GROUP_SIGHTINGS).collect();
+        let taken = taken.into_iter().filter_map(|device| {
+            let directive_applied = waiting.remove(&device)?;
+            Some(Sighting { device, directive_applied })
+        });
+        (taken.collect(), !waiting.is_empty())
+    }
+}
+
 /// A certificate may be used for the first time.
 struct FirstUse {
     shown: Shown,
@@ -98,7 +131,6 @@ struct FirstUse {
 
 enum Command {
     Book(Entry),
-    Seen(Sighting),
     Use(FirstUse),
 }
 
@@ -107,6 +139,8 @@ enum Command {
 pub struct Ledger {
     commands: mpsc::Sender<Command>,
     room: Arc<Semaphore>,
+    sightings: Arc<Sightings>,
+    changed: Arc<Notify>,
 }
 
 impl Ledger {
@@ -118,8 +152,11 @@ impl Ledger {
         now: impl Fn() -> UnixSeconds + Send + 'static,
     ) -> (Self, JoinHandle<()>) {
         let (commands, queue) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(run(store, tariff, now, queue));
-        (Self { commands, room: Arc::new(Semaphore::new(WAITING_EVENTS_LIMIT)) }, task)
+        let (sightings, changed) = (Arc::<Sightings>::default(), Arc::<Notify>::default());
+        let actor = Actor { store, tariff, sightings: Arc::clone(&sightings), changed: Arc::clone(&changed) };
+        let task = tokio::spawn(actor.run(now, queue));
+        let room = Arc::new(Semaphore::new(WAITING_EVENTS_LIMIT));
+        (Self { commands, room, sightings, changed }, task)
     }
 
     /// Books a checked batch. Returns once it is durable.
@@ -156,51 +193,111 @@ impl Ledger {
         answer.await.map_err(|_| BookError::Database)?
     }
 
-    /// Notes that a device was heard of, at the next occasion; lost if the server stops, or if so many
-    /// are heard of at once, as after a change for all, that batches would find no room. Said again
-    /// within two minutes.
+    /// Returns once something was booked that changes what devices are to do, as a cap that is passed;
+    /// at once if that was since the last call.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Notes that a device was heard of, within some seconds; lost if the server stops. Said again within
+    /// two minutes.
     pub fn seen(&self, device: DeviceId, directive_applied: Option<u64>) {
-        if self.commands.capacity() > QUEUE / 2 {
-            let _ = self.commands.try_send(Command::Seen(Sighting { device, directive_applied }));
-        }
+        self.sightings.add(device, directive_applied);
     }
 }
 
-async fn run(
+struct Actor {
     store: Store,
     tariff: Box<dyn Tariff>,
-    now: impl Fn() -> UnixSeconds,
-    mut queue: mpsc::Receiver<Command>,
-) {
-    let mut terms = Terms::default();
-    while let Some(command) = queue.recv().await {
-        let mut entries = Vec::new();
-        let mut sightings = Vec::new();
-        let mut uses = Vec::new();
-        let mut events = 0;
-        let mut next = Some(command);
-        while let Some(command) = next.take() {
-            match command {
-                Command::Book(entry) => {
-                    events += entry.batch.events.len();
-                    entries.push(entry);
+    sightings: Arc<Sightings>,
+    changed: Arc<Notify>,
+}
+
+impl Actor {
+    async fn run(self, now: impl Fn() -> UnixSeconds, mut queue: mpsc::Receiver<Command>) {
+        let mut terms = Terms::default();
+        let mut ticks = tokio::time::interval(SIGHTINGS_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut sightings = Vec::new();
+            let mut next = tokio::select! {
+                biased;
+                _ = ticks.tick() => {
+                    let (taken, more) = self.sightings.take();
+                    if more {
+                        ticks.reset_immediately();
+                    }
+                    sightings = taken;
+                    queue.try_recv().ok()
                 }
-                Command::Seen(sighting) => sightings.push(sighting),
-                Command::Use(first) => uses.push(first),
+                command = queue.recv() => match command {
+                    Some(command) => Some(command),
+                    None => return,
+                },
+            };
+            let mut entries = Vec::new();
+            let mut uses = Vec::new();
+            let mut events = 0;
+            while let Some(command) = next.take() {
+                match command {
+                    Command::Book(entry) => {
+                        events += entry.batch.events.len();
+                        entries.push(entry);
+                    }
+                    Command::Use(first) => uses.push(first),
+                }
+                if events < GROUP_EVENTS && entries.len() + uses.len() < GROUP_BATCHES {
+                    next = queue.try_recv().ok();
+                }
             }
-            if events < GROUP_EVENTS && entries.len() + sightings.len() + uses.len() < GROUP_BATCHES {
-                next = queue.try_recv().ok();
+            if entries.is_empty() && sightings.is_empty() && uses.is_empty() {
+                continue;
+            }
+            let group = Group { now: now(), entries: &entries, sightings: &sightings, uses: &uses };
+            let answers = self.book_group(&mut terms, &group).await;
+            // Whoever asked may have gone; what was done is done all the same.
+            for (entry, answer) in entries.into_iter().zip(answers.booked) {
+                let _ = entry.reply.send(answer);
+            }
+            for (first, answer) in uses.into_iter().zip(answers.used) {
+                let _ = first.reply.send(answer);
             }
         }
-        let group = Group { now: now(), entries: &entries, sightings: &sightings, uses: &uses };
-        let answers = book_group(&store, &mut terms, &*tariff, &group).await;
-        // Whoever asked may have gone; what was done is done all the same.
-        for (entry, answer) in entries.into_iter().zip(answers.booked) {
-            let _ = entry.reply.send(answer);
+    }
+
+    async fn book_group(&self, terms: &mut Terms, group: &Group<'_>) -> Answers {
+        match self.booked(terms, group).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                let cause = &error as &dyn std::error::Error;
+                tracing::error!(
+                    cause,
+                    batches = group.entries.len(),
+                    "A group of batches could not be booked."
+                );
+                Answers {
+                    booked: vec![Err(BookError::Database); group.entries.len()],
+                    used: vec![Err(BookError::Database); group.uses.len()],
+                }
+            }
         }
-        for (first, answer) in uses.into_iter().zip(answers.used) {
-            let _ = first.reply.send(answer);
+    }
+
+    async fn booked(&self, terms: &mut Terms, group: &Group<'_>) -> Result<Answers, StoreError> {
+        let mut transaction = self.store.begin().await?;
+        let tariff = &*self.tariff;
+        let booked = booking::book(&mut transaction, terms, tariff, group.now, group.entries).await?;
+        booking::note_sightings(&mut transaction, group.now, group.sightings).await?;
+        let mut used = Vec::with_capacity(group.uses.len());
+        for first in group.uses {
+            used.push(Ok(certificates::note_use(&mut transaction, group.now, &first.shown).await?));
         }
+        let changed = terms.are_stale(&mut transaction).await?;
+        transaction.commit().await?;
+        if changed {
+            self.changed.notify_one();
+        }
+        Ok(Answers { booked, used })
     }
 }
 
@@ -216,35 +313,4 @@ struct Group<'a> {
 struct Answers {
     booked: Vec<Result<Ack, BookError>>,
     used: Vec<Result<Worth, BookError>>,
-}
-
-async fn book_group(store: &Store, terms: &mut Terms, tariff: &dyn Tariff, group: &Group<'_>) -> Answers {
-    match booked(store, terms, tariff, group).await {
-        Ok(answers) => answers,
-        Err(error) => {
-            let cause = &error as &dyn std::error::Error;
-            tracing::error!(cause, batches = group.entries.len(), "A group of batches could not be booked.");
-            Answers {
-                booked: vec![Err(BookError::Database); group.entries.len()],
-                used: vec![Err(BookError::Database); group.uses.len()],
-            }
-        }
-    }
-}
-
-async fn booked(
-    store: &Store,
-    terms: &mut Terms,
-    tariff: &dyn Tariff,
-    group: &Group<'_>,
-) -> Result<Answers, StoreError> {
-    let mut transaction = store.begin().await?;
-    let booked = booking::book(&mut transaction, terms, tariff, group.now, group.entries).await?;
-    booking::note_sightings(&mut transaction, group.now, group.sightings).await?;
-    let mut used = Vec::with_capacity(group.uses.len());
-    for first in group.uses {
-        used.push(Ok(certificates::note_use(&mut transaction, group.now, &first.shown).await?));
-    }
-    transaction.commit().await?;
-    Ok(Answers { booked, used })
 }

@@ -57,10 +57,15 @@ impl Terms {
 
     /// Reads it anew if the change counter has moved.
     pub(crate) async fn refresh(&mut self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-        if self.counter != Some(counter(&mut *connection).await?) {
+        if self.are_stale(connection).await? {
             *self = Self::read(connection).await?;
         }
         Ok(())
+    }
+
+    /// Whether the change counter has moved since this was read.
+    pub(crate) async fn are_stale(&self, connection: &mut SqliteConnection) -> Result<bool, StoreError> {
+        Ok(self.counter != Some(counter(connection).await?))
     }
 
     /// The change counter that this is as of.

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use support::{House, hard, usage};
 use toktra_protocol::budget::{Period, Scope, Unit};
 use toktra_protocol::{Batch, Block, BlockReason, UnixSeconds};
@@ -129,24 +131,34 @@ async fn a_list_of_devices_shows_what_their_directives_say() {
 }
 
 #[tokio::test]
-async fn devices_that_all_report_a_directive_at_once_leave_room_for_what_they_spent() {
+async fn devices_that_all_report_a_directive_at_once_are_all_heard_and_leave_room_for_what_they_spent() {
     let house = House::new().await;
-    let device = house.device(&house.vision, None).await;
-    // The writer is held up, as by another process, while ten thousand have something to say.
+    let mut all = Vec::new();
+    for _ in 0..1_500 {
+        all.push(house.device(&house.vision, None).await);
+    }
+    // The writer is held up, as by another process, while each has something to say, some twice.
     let held = house.store.begin().await.unwrap();
-    house.ledger.seen(device, Some(1));
-    for _ in 0..100 {
-        tokio::task::yield_now().await; // The ledger has taken the first and waits.
+    for &device in &all {
+        house.ledger.seen(device, Some(1));
+        house.ledger.seen(device, None);
     }
     for _ in 0..10_000 {
-        house.ledger.seen(device, Some(1));
+        house.ledger.seen(all[0], Some(1));
     }
-    let (ledger, minute) = (house.ledger.clone(), house.now().minute());
+    let (ledger, minute, device) = (house.ledger.clone(), house.now().minute(), all[0]);
     let batch = Batch { events: vec![usage(1, minute, 10)] };
     let booked = tokio::spawn(async move { ledger.book(device, batch).await });
     tokio::task::yield_now().await;
     held.rollback().await.unwrap();
     booked.await.unwrap().unwrap();
+    let heard = async || {
+        let devices = devices::all(&house.store).await.unwrap();
+        devices.iter().filter(|device| device.directive_applied == Some(1)).count()
+    };
+    while heard().await < all.len() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Switched within one second, before and after the cap is passed: what counts is the state, not the order.
