@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine as _;
@@ -78,21 +78,58 @@ impl Device {
         connect(self.address, &format!("ingest.{DOMAIN}"), &self.tls).await
     }
 
-    /// Polls as an agent does, and tells (by its number, whether it is blocked, and when) of every directive that it accepts.
-    pub async fn follow(self, said: mpsc::UnboundedSender<(usize, bool, Instant)>) -> Result<()> {
+    /// What it needs to judge what it is told.
+    pub fn judge(&self) -> Judge {
+        Judge { id: self.id, key: self.key.clone(), current: None }
+    }
+
+    /// Polls as an agent does, and tells of every directive when all of it is there. What a device does
+    /// with it then, on a processor of its own, is the [`Judge`]'s.
+    pub async fn follow(self, said: mpsc::UnboundedSender<Heard>) -> Result<()> {
         let mut sender = self.connect().await?;
-        let mut current: Option<Directive> = None;
+        let mut after = 0;
         loop {
-            let after = current.as_ref().map_or(0, |directive| directive.version);
             let path = format!("{}?after={after}&applied={after}", codec::DIRECTIVE_PATH);
             let request =
                 hyper::Request::get(path).header("host", format!("ingest.{DOMAIN}")).body(Full::default())?;
             let answer = answer(&mut sender, request).await?;
+            let at = Instant::now();
             let signed: SignedDirective = serde_json::from_slice(&answer)?;
-            let directive = self.key.accept(&signed, self.id, current.as_ref())?;
-            said.send((self.number, directive.block.is_some(), Instant::now()))?;
-            current = Some(directive);
+            let directive: Directive = serde_json::from_str(&signed.payload)?;
+            after = directive.version;
+            said.send(Heard { number: self.number, at, is_blocked: directive.block.is_some(), signed })?;
         }
+    }
+}
+
+/// A directive that has arrived.
+#[derive(Debug)]
+pub struct Heard {
+    /// The device's number.
+    pub number: usize,
+    /// When.
+    pub at: Instant,
+    /// Whether it says that the device is blocked.
+    pub is_blocked: bool,
+    /// Still to be judged.
+    pub signed: SignedDirective,
+}
+
+/// Accepts directives with the key that its device pinned, as the agent does.
+#[derive(Debug)]
+pub struct Judge {
+    id: toktra_protocol::DeviceId,
+    key: DirectiveKey,
+    current: Option<Directive>,
+}
+
+impl Judge {
+    /// Accepts one, and gives what that took.
+    pub fn accept(&mut self, heard: &Heard) -> Result<Duration> {
+        let start = Instant::now();
+        let directive = self.key.accept(&heard.signed, self.id, self.current.as_ref())?;
+        self.current = Some(directive);
+        Ok(start.elapsed())
     }
 }
 

@@ -1,8 +1,11 @@
 //! From the moment when a cap is passed at the backend to the moment when the last device has the
 //! directive that blocks: a batch that passes the cap is sent, and every simulated device of the
 //! department waits in its long poll, on a connection of its own, over TLS with a certificate of its
-//! own. A device counts once it has verified the directive with the key that it pinned. The backend is
-//! the given `toktra-server` on a fresh data directory; all of them share the machine.
+//! own. The backend is the given `toktra-server` on a fresh data directory; all of them share the machine.
+//!
+//! Counted is when all of the directive has arrived, and then what the device took to verify it with the
+//! key that it pinned. That is done, and measured, once every device has heard: ten thousand devices
+//! have processors of their own for it, and do not take turns on the server's.
 //!
 //! `cap SERVER-BINARY [DEVICES [REPETITIONS]]`
 #![allow(clippy::print_stdout, reason = "the figures are this program's output")]
@@ -19,7 +22,7 @@ use ring::digest::{SHA256, digest};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
-use toktra_benches::device::{DOMAIN, Device, percentile as at, post, roots, usage};
+use toktra_benches::device::{DOMAIN, Device, Heard, Judge, percentile as at, post, roots, usage};
 use toktra_protocol::{Batch, UnixSeconds, codec};
 use toktra_store::enrolment::{self, Grant};
 use toktra_store::{Store, directory};
@@ -53,6 +56,7 @@ async fn measure(backend: &Backend, devices: usize, repetitions: usize) -> Resul
 
     let (said, mut heard) = mpsc::unbounded_channel();
     let mut spender = None;
+    let mut judges: Vec<Option<Judge>> = (0..devices).map(|_| None).collect();
     let mut waiting = tokio::task::JoinSet::new();
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     let tokens = backend.tokens(devices).await?;
@@ -61,11 +65,12 @@ async fn measure(backend: &Backend, devices: usize, repetitions: usize) -> Resul
         let at_once = Arc::clone(&at_once);
         waiting.spawn(async move {
             let _place = at_once.acquire_owned().await?;
-            Device::enrol(api, &trust, number, token).await
+            Ok::<_, anyhow::Error>((number, Device::enrol(api, &trust, number, token).await?))
         });
     }
     while let Some(device) = waiting.join_next().await {
-        let device = device??;
+        let (number, device) = device??;
+        judges[number] = Some(device.judge());
         if spender.is_none() {
             spender = Some(device.connect().await?);
         }
@@ -73,7 +78,7 @@ async fn measure(backend: &Backend, devices: usize, repetitions: usize) -> Resul
     }
     let mut spender = spender.context("no device")?;
 
-    until_all(&mut heard, devices, false).await?;
+    until_all(&mut heard, &mut judges, false).await?;
     let (mut each, mut last, mut booked) = (Vec::new(), Vec::new(), Vec::new());
     for repetition in 1..=repetitions as u64 {
         let batch = Batch { events: vec![usage(repetition, TOKENS)] };
@@ -81,12 +86,12 @@ async fn measure(backend: &Backend, devices: usize, repetitions: usize) -> Resul
         post(&mut spender, "ingest", codec::EVENTS_PATH, Some("zstd"), batch.encode()?).await?;
         booked.push(start.elapsed());
         let times: Vec<Duration> =
-            until_all(&mut heard, devices, true).await?.into_iter().map(|at| at - start).collect();
+            until_all(&mut heard, &mut judges, true).await?.into_iter().map(|at| at - start).collect();
         last.push(times.iter().copied().max().unwrap_or_default());
         each.extend(times);
         let raised = (repetition + 1) * TOKENS;
         backend.command(&["budget", "set", BUDGET, "--tokens", &raised.to_string()])?;
-        until_all(&mut heard, devices, false).await?;
+        until_all(&mut heard, &mut judges, false).await?;
     }
     println!(
         "| devices | repetitions | batch booked p50 | any device p50 | any device p99 | last device p50 | last device p99 |"
@@ -99,23 +104,39 @@ async fn measure(backend: &Backend, devices: usize, repetitions: usize) -> Resul
     Ok(())
 }
 
-/// Waits until every device was told that it is blocked, or that it is not; gives when each was.
+/// Waits until every device was told that it is blocked, or that it is not, and has accepted it; gives
+/// when each had.
 async fn until_all(
-    heard: &mut mpsc::UnboundedReceiver<(usize, bool, Instant)>,
-    devices: usize,
+    heard: &mut mpsc::UnboundedReceiver<Heard>,
+    judges: &mut [Option<Judge>],
     blocked: bool,
 ) -> Result<Vec<Instant>> {
-    let mut times = vec![None; devices];
+    let devices = judges.len();
+    let mut told: Vec<Vec<Heard>> = (0..devices).map(|_| Vec::new()).collect();
     let mut missing = devices;
     while missing > 0 {
         let word = timeout(PATIENCE, heard.recv()).await;
         let word = word.with_context(|| format!("{missing} of {devices} devices heard nothing"))?;
-        let (number, is_blocked, at) = word.context("the devices have gone")?;
-        if is_blocked == blocked && times[number].replace(at).is_none() {
+        let word = word.context("the devices have gone")?;
+        let words = &mut told[word.number];
+        if word.is_blocked == blocked && words.iter().all(|earlier| earlier.is_blocked != blocked) {
             missing -= 1;
         }
+        words.push(word);
     }
-    Ok(times.into_iter().flatten().collect())
+    let mut times = Vec::with_capacity(devices);
+    for (words, judge) in told.iter().zip(judges) {
+        let judge = judge.as_mut().context("no such device")?;
+        let mut first = None;
+        for word in words {
+            let took = judge.accept(word)?;
+            if word.is_blocked == blocked {
+                first.get_or_insert(word.at + took);
+            }
+        }
+        times.extend(first);
+    }
+    Ok(times)
 }
 
 /// A connection costs a descriptor here and one in the server, which takes over our limit.
