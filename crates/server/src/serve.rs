@@ -70,7 +70,8 @@ pub struct Server {
     api: Router,
     ingest: Router,
     updates: Router,
-    vault: Arc<Vault>,
+    /// None where it cannot be opened.
+    vault: Option<Arc<Vault>>,
 }
 
 impl Server {
@@ -78,7 +79,7 @@ impl Server {
     pub async fn bind(app: SharedApp, address: SocketAddr) -> anyhow::Result<Self> {
         let configurations = Configurations::new(&app.authority(), &app.domain, app.clock.now())?;
         app.budgets.follow(&app.store, &app.roster, None, app.clock.now()).await?;
-        let vault = Vault::open(Arc::clone(&app)).await?;
+        let vault = Vault::open(Arc::clone(&app)).await;
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         Ok(Self {
@@ -86,7 +87,7 @@ impl Server {
             configurations: ArcSwap::from_pointee(configurations),
             places: Places::default(),
             api: routes::api(Arc::clone(&app)),
-            ingest: routes::ingest(Arc::clone(&app), vault::router(Arc::clone(&vault))),
+            ingest: routes::ingest(Arc::clone(&app), vault::router(vault.clone())),
             updates: routes::updates(),
             vault,
             app,
@@ -107,7 +108,7 @@ impl Server {
             tokio::spawn(authority::follow(Arc::clone(&server))),
             tokio::spawn(renew(Arc::clone(&server))),
             tokio::spawn(retention::keep_sweeping(Arc::clone(&server.app))),
-            tokio::spawn(vault::keep_sweeping(Arc::clone(&server.vault))),
+            tokio::spawn(vault::keep_sweeping(server.vault.clone())),
         ];
         let mut connections = JoinSet::new();
         tokio::select! {
@@ -124,7 +125,9 @@ impl Server {
             tracing::warn!(connections = connections.len(), "Connections were cut at shutdown.");
             connections.shutdown().await;
         }
-        server.vault.close().await;
+        if let Some(vault) = &server.vault {
+            vault.close().await;
+        }
         server.app.store.close().await;
     }
 

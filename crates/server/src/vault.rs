@@ -43,6 +43,8 @@ pub(crate) use sweep::keep_sweeping;
 /// The database's file in the data directory.
 const DATABASE: &str = "vault.db";
 const DAY_S: u64 = 24 * 60 * 60;
+/// How long devices wait for a vault that somebody has to restore, in seconds.
+const AWAY_S: u64 = 60;
 
 /// What these endpoints share.
 pub(crate) struct Vault {
@@ -63,10 +65,23 @@ struct Enrolled {
 }
 
 impl Vault {
-    /// Opens the vault of a data directory.
-    pub(crate) async fn open(app: SharedApp) -> Result<Arc<Self>, VaultError> {
-        let store = VaultStore::open(&app.data().join(DATABASE)).await?;
-        Ok(Arc::new(Self { app, store, newcomers: Newcomers::default(), rates: Rates::default() }))
+    /// Opens the vault of a data directory. One that cannot be opened is left as it is: what is for it waits
+    /// on its devices, and nothing else of the backend is held up.
+    pub(crate) async fn open(app: SharedApp) -> Option<Arc<Self>> {
+        let file = app.data().join(DATABASE);
+        match VaultStore::open(&file).await {
+            Ok(store) => {
+                Some(Arc::new(Self { app, store, newcomers: Newcomers::default(), rates: Rates::default() }))
+            }
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                tracing::error!(
+                    "{} cannot be opened: {error:#}. Personal records wait on their devices until it is restored from a backup and the server started again; all else goes on.",
+                    file.display()
+                );
+                None
+            }
+        }
     }
 
     /// Waits until what is under way is done.
@@ -132,8 +147,12 @@ pub(crate) async fn check_pages(data: &Path) -> Result<(), VaultError> {
     checked
 }
 
-/// The endpoints.
-pub(crate) fn router(vault: Arc<Vault>) -> Router {
+/// The endpoints. Without a vault all say that it is away.
+pub(crate) fn router(vault: Option<Arc<Vault>>) -> Router {
+    let Some(vault) = vault else {
+        let paths = [RECORDS_PATH, LIST_PATH, TOTAL_PATH, LEAVE_PATH];
+        return paths.into_iter().fold(Router::new(), |router, path| router.route(path, post(away)));
+    };
     Router::new()
         .route(RECORDS_PATH, post(append))
         .route(LIST_PATH, post(list))
@@ -210,6 +229,14 @@ async fn leave(
         .await
         .map_err(|error| refusal(&error))?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn away() -> Refusal {
+    Refusal::new(
+        Code::Busy,
+        "The vault cannot be opened. Nothing of it is lost; try again when it is restored.",
+    )
+    .retry_after(AWAY_S)
 }
 
 async fn read<T: Body>(request: Request) -> Result<T, Refusal> {

@@ -19,8 +19,9 @@ const EVERY: Duration = Duration::from_secs(60 * 60);
 /// After each transaction that deletes, so that nobody waits long.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Sweeps until it is aborted.
-pub(crate) async fn keep_sweeping(vault: Arc<Vault>) {
+/// Sweeps until it is aborted, what there is.
+pub(crate) async fn keep_sweeping(vault: Option<Arc<Vault>>) {
+    let Some(vault) = vault else { return };
     loop {
         if let Err(error) = vault.sweep().await {
             tracing::error!("The vault could not be swept: {error:#}. It is tried again.");

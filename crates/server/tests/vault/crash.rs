@@ -95,3 +95,31 @@ async fn a_backup_has_the_vault_and_after_a_restore_devices_go_on() {
     server.kill().await.unwrap();
     backend.stop().await;
 }
+
+#[tokio::test]
+async fn a_vault_that_cannot_be_opened_is_left_as_it_is_and_all_else_goes_on() {
+    let backend = backend_at(Clock::System).await;
+    let mut ada = Person::enrolled(&backend, "ada").await;
+    ada.append(1..=3).await.unwrap();
+    let config = backend.config_of(&ada.device);
+    backend.app.stop.send_replace(true);
+    backend.running.await.unwrap();
+    let passphrase = backend.data.path().join("test.passphrase");
+    let file = backend.data.path().join("vault.db");
+    let (whole, damaged) = (std::fs::read(&file).unwrap(), b"no database begins so. ".repeat(200));
+    std::fs::write(&file, &damaged).unwrap();
+    let (mut server, address) = serve(backend.data.path(), &passphrase).await;
+    ada.client = Client::connect(address, INGEST, config.clone()).await;
+    assert_eq!(ada.append(4..=4).await, Err(Code::Busy));
+    assert_eq!(ada.list().await.unwrap_err(), Code::Busy);
+    assert_eq!(ada.leave().await, Err(Code::Busy));
+    assert_eq!(ada.client.book(1..=5).await, Ok(5), "what the organisation counts goes on");
+    server.kill().await.unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), damaged);
+    std::fs::write(&file, whole).unwrap();
+    let (mut server, address) = serve(backend.data.path(), &passphrase).await;
+    ada.client = Client::connect(address, INGEST, config).await;
+    assert_eq!(ada.list().await.unwrap().len(), 3, "and nothing is lost");
+    assert_eq!(ada.append(4..=4).await, Ok(4));
+    server.kill().await.unwrap();
+}
