@@ -162,6 +162,7 @@ fn only_the_menu_and_the_users_keyring_speak_d_bus() {
             "crates/agent/src/menu.rs",
             "crates/agent/src/menu",
             "crates/agent/src/keyring",
+            "crates/agent/tests/keyring.rs",
             "crates/agent/tests/menu",
             "tests/tests",
         ]
