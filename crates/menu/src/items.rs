@@ -396,7 +396,7 @@ About >
             "the extension is of version 0.0.9, this agent of 0.1.0",
         ];
         let menu = menu(Some(&Status { degraded: wrong.map(str::to_owned).into(), ..well() }));
-        assert!(menu.contains(&format!("\n--\n{}\n{}\n", wrong[0], wrong[1])), "{menu}");
+        assert!(menu.contains(&format!("\n    --\n    {}\n    {}\n", wrong[0], wrong[1])), "{menu}");
         assert!(!menu.contains("All is well") && menu.starts_with("Degraded"), "{menu}");
     }
 
