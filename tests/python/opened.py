@@ -7,7 +7,6 @@ KEYS is what SSLKEYLOGFILE names; PORT is the server's. DIRECTORY gets two files
 What is missing or cannot be decrypted ends it: nothing that was said may go unseen.
 """
 
-import hashlib
 import hmac
 import os
 import struct
