@@ -27,7 +27,7 @@ impl Random {
 
     /// A number below a bound; 0 if that is 0.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
-        u64::try_from(u128::from(self.next()) * u128::from(bound) >> 64).unwrap_or_default()
+        u64::try_from((u128::from(self.next()) * u128::from(bound)) >> 64).unwrap_or_default()
     }
 
     /// True so many times of a thousand.
