@@ -63,10 +63,13 @@ type Key = [String; 6];
 /// By day and key: blocked, exchanges, tokens sent (low, point, high), cost (point), unpriced.
 type Sums = BTreeMap<(i64, Key), [i64; 7]>;
 
+/// Identifier, department, user, and the events it has sent.
+type Member = (DeviceId, Option<Department>, Option<User>, Vec<Event>);
+
 struct Model {
     house: House,
     zone: Zone,
-    devices: Vec<(DeviceId, Option<Department>, Option<User>, Vec<Event>)>,
+    devices: Vec<Member>,
     sums: Sums,
 }
 
