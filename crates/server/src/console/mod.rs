@@ -1,10 +1,10 @@
 //! The administrator's console: pages rendered here and read in a browser, which brings some of them up to
 //! date with one script of ours and shows the same without it.
 //!
-//! Invariants: every page but the sign-in needs a session whose role may open it (see [`routes`])
+//! Invariants: every page but the sign-in needs a session whose role may open it (see [`mod@routes`])
 //! and shows rows of the session's organisation alone, and of what of it the session reaches; a
-//! request that changes something comes from a page of ours (see [`origin`]); no page loads anything from another host, and no
-//! script runs but [`assets::live`] (see [`headers`]);
+//! request that changes something comes from a page of ours (see [`origin`]); no page loads anything
+//! from another host, and no script runs but [`assets::live`] (see [`headers`]);
 //! templates escape everything; no SQL here.
 
 mod assets;
