@@ -156,9 +156,12 @@ async fn devices_that_all_report_a_directive_at_once_are_all_heard_and_leave_roo
         let devices = devices::all(&house.store).await.unwrap();
         devices.iter().filter(|device| device.directive_applied == Some(1)).count()
     };
-    while heard().await < all.len() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let everybody = async {
+        while heard().await < all.len() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), everybody).await.unwrap();
 }
 
 /// Switched within one second, before and after the cap is passed: what counts is the state, not the order.
